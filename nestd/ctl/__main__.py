@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""nestctl: the command line client of nestd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from argparse import Namespace
+
+from . import commands, guests
+from .arguments import parse
+from .client import Client
+from .failures import FAILED, Refused, Unreachable
+from .screen import Screen
+
+COMMANDS = {
+    "status": commands.status,
+    "enable": commands.enable,
+    "disable": commands.disable,
+    "launch": guests.launch,
+    "list": guests.list_guests,
+    "show": guests.show,
+    "stop": guests.stop,
+    "kill": guests.kill,
+    "console": guests.console,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. Returns the exit code; dies of SIGINT or SIGPIPE as a well-behaved tool does."""
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return _die_of(signal.SIGINT)
+    except BrokenPipeError:
+        return _die_of(signal.SIGPIPE)
+
+
+def _run(argv: list[str] | None) -> int:
+    screen = Screen(os.environ)
+    try:
+        given = _parse(argv)
+        with Client(given.bus, os.environ, interactive=given.ask) as client:
+            COMMANDS[given.command](given, client, screen)
+    except Refused as refused:
+        screen.complain(refused.sentence, refused.short)
+        return refused.exit_code
+    except Unreachable as unreachable:
+        screen.complain(str(unreachable))
+        return FAILED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        screen.complain(f"cannot write the output: {error.strerror}")
+        return FAILED
+    return 0
+
+
+def _parse(argv: list[str] | None) -> Namespace:
+    try:
+        return parse(argv)
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()  # --help and --version: a broken pipe is noticed here, not at the very end
+
+
+def _die_of(number: int) -> int:
+    # A shell stops its script only if it sees that the signal ended the command.
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    return 128 + number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest's serial console on this terminal: bytes through, in both directions."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+ESCAPE = b"\x1d"  # Ctrl-], as in telnet and virsh
+_PIECE = 65536
+
+
+def attach(descriptor: int) -> bool:
+    """Connect this process's standard input and output with a console until one of them ends.
+
+    `descriptor` is a stream socket, which is closed here. On a terminal the escape key leaves, and
+    whatever ends the console, the terminal is as it was before. Without a terminal the end of
+    the input leaves the output running until the guest closes it: QEMU takes a half-closed
+    socket for a client that has gone. Returns whether the escape key was typed.
+    """
+    with socket.socket(fileno=descriptor) as guest:
+        if sys.stdout is None:
+            raise OSError("standard output is closed, so there is nowhere to show the console")
+        guest.setblocking(False)
+        if sys.stdin is None or not sys.stdin.isatty():
+            return _proxy(guest, None if sys.stdin is None else sys.stdin.fileno(), sys.stdout.fileno(), b"")
+        with _raw(sys.stdin.fileno()):
+            return _proxy(guest, sys.stdin.fileno(), sys.stdout.fileno(), ESCAPE)
+
+
+@contextmanager
+def _raw(terminal: int) -> Iterator[None]:
+    """The terminal passes every byte, and is restored at the end, a signal's end included."""
+    before = termios.tcgetattr(terminal)
+    handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        tty.setraw(terminal)
+        yield
+    finally:
+        with suppress(termios.error):  # the terminal itself may be gone
+            termios.tcsetattr(terminal, termios.TCSANOW, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -> bool:
+    poll = select.poll()
+    typed = b""
+    while True:
+        poll.register(guest, select.POLLIN | (select.POLLOUT if typed else 0))
+        if source is not None:
+            # While the guest takes no more, its input waits in the terminal or the pipe; only the
+            # escape key has to get through.
+            poll.register(source, select.POLLIN if escape or not typed else 0)
+        ready = dict(poll.poll())
+        happened = ready.get(guest.fileno(), 0)
+        if happened & select.POLLOUT and typed:
+            typed = typed[_some(guest, typed) :]
+        if happened & ~select.POLLOUT:
+            shown = _received(guest)
+            if shown == b"":
+                return False
+            _write(sink, shown or b"")
+        if source is not None and ready.get(source):
+            piece = os.read(source, _PIECE)
+            if escape and escape in piece:
+                return True
+            if piece:
+                typed += piece
+            elif escape:
+                return False  # the terminal is gone
+            else:
+                poll.unregister(source)
+                source = None
+
+
+def _received(guest: socket.socket) -> bytes | None:
+    """What the guest printed; empty at the end, None where it was a false alarm."""
+    try:
+        return guest.recv(_PIECE)
+    except BlockingIOError:
+        return None
+    except ConnectionResetError:
+        return b""
+
+
+def _some(guest: socket.socket, typed: bytes) -> int:
+    """How many bytes the guest took. One that has gone takes them all: reading will tell."""
+    try:
+        return guest.send(typed, socket.MSG_NOSIGNAL)
+    except BlockingIOError:
+        return 0
+    except (BrokenPipeError, ConnectionResetError):
+        return len(typed)
+
+
+def _write(sink: int, shown: bytes) -> None:
+    while shown:
+        shown = shown[os.write(sink, shown) :]

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where nestctl's words go: results to standard output, complaints and progress to standard error."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TextIO
+
+from .render import lines
+from .style import style_for
+
+_PATIENCE = 0.3  # seconds in which nobody wonders
+_FRAMES = "|/-\\"
+
+
+class Screen:
+    """Standard output and standard error, either of which may be closed, a pipe, or a terminal."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.style = style_for(sys.stdout, environment)
+        self._error_style = style_for(sys.stderr, environment)
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """Write a result; BrokenPipeError where nobody reads on, OSError where it cannot be written."""
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "standard output is closed")
+        _write(sys.stdout, text)
+
+    def json(self, values: object) -> None:
+        """Write a result as JSON: one document, ASCII only."""
+        import json  # noqa: PLC0415 - most calls do not need it, and starting is most of what they cost
+
+        self.say(json.dumps(values, indent=2) + "\n")
+
+    def hint(self, text: str) -> None:
+        """Tell a person at a terminal something that is no result."""
+        if self._terminal:
+            _write(sys.stderr, f"{self._error_style.dim(text)}\n")
+
+    def complain(self, text: str, name: str = "") -> None:
+        """Say what went wrong; `name` is the error's short name on the bus."""
+        if sys.stderr is None:
+            return
+        style = self._error_style
+        behind = f" {style.dim(f'[{lines(name)}]')}" if name else ""
+        _write(sys.stderr, f"{style.bad('nestctl:')} {lines(text)}{behind}\n")
+
+    @contextmanager
+    def progress(self, what: str) -> Iterator[Callable[[], None]]:
+        """Show that something runs: gives a function to call now and then. Silent without a terminal."""
+        begun = time.monotonic()
+        shown = False
+
+        def tick() -> None:
+            nonlocal shown
+            elapsed = time.monotonic() - begun
+            if self._terminal and elapsed > _PATIENCE:
+                shown = True
+                frame = _FRAMES[int(elapsed * 8) % len(_FRAMES)]
+                _write(sys.stderr, f"\r{frame} {what} ({elapsed:.0f} s)\x1b[K")
+
+        try:
+            yield tick
+        finally:
+            if shown:
+                _write(sys.stderr, "\r\x1b[K")
+
+
+def _write(stream: TextIO, text: str) -> None:
+    # Past the stream's buffer: what could not be written is known here, not when the interpreter ends.
+    rest = text.encode(stream.encoding, "backslashreplace")
+    while rest:
+        rest = rest[os.write(stream.fileno(), rest) :]

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What nestd knows of its running guests, kept so that the next nestd finds them again: JSON, for root alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from nestd.errors import Malformed
+from nestd.guests import places
+from nestd.host import files
+from nestd.host.root import Root
+from nestd.model import GuestRecord, GuestState
+
+
+def save(root: Root, record: GuestRecord) -> None:
+    """Keep a record. OSError."""
+    folder = root.path(places.REGISTRY)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.replace(root, places.record(record.name), json.dumps(dataclasses.asdict(record)), 0o600)
+
+
+def load(root: Root, name: str) -> GuestRecord | None:
+    """The record of that name; None if there is none. Malformed, OSError."""
+    text = root.read(places.record(name))
+    return None if text is None else parse(text)
+
+
+def names(root: Root) -> tuple[str, ...]:
+    """The guests that have a record. OSError."""
+    return tuple(x.removesuffix(".json") for x in root.names(places.REGISTRY) if x.endswith(".json"))
+
+
+def remove(root: Root, name: str) -> None:
+    """Forget a record; none is fine. OSError."""
+    files.remove(root, places.record(name))
+
+
+def parse(text: str) -> GuestRecord:
+    """A record from its text. Malformed: it is half, or another version's."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("a guest's record that is no JSON") from error
+    fields = {field.name: field for field in dataclasses.fields(GuestRecord)}
+    if not isinstance(value, dict) or set(value) != set(fields):
+        raise Malformed("a guest's record with other fields than this version's")
+    return GuestRecord(**{name: _field(name, fields[name].type, item) for name, item in value.items()})
+
+
+def _field(name: str, kind: Any, value: Any) -> Any:
+    match kind, value:
+        case ("str", str()) | ("bool", bool()):
+            return value
+        case "int", int() if not isinstance(value, bool):
+            return value
+        case "GuestState", str() if value in set(GuestState):
+            return GuestState(value)
+        case "tuple[str, ...]", list() if all(isinstance(item, str) for item in value):
+            return tuple(value)
+    raise Malformed(f"a guest's record whose {name} is {value!r}")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest's transient unit as properties: what QEMU may do, and no more.
+
+Source: systemd.exec(5), systemd.resource-control(5), org.freedesktop.systemd1(5); nothing that systemd 247 does
+not know. The guest's files are opened with the rights of the unit's user, and a guest that breaks out of
+QEMU has those rights too. What it then meets:
+
+- ProtectSystem=strict with ReadWritePaths of the writable disks alone: it cannot write to ~/.bashrc, which
+  belongs to the same user. /home and /tmp stay readable, since that is where people keep disks, kernels and
+  initrds; for the same reason there is no PrivateTmp and no ProtectHome.
+- InaccessiblePaths=/run/user: there the user's own systemd and message bus listen, and would start
+  anything for that uid outside of this sandbox.
+- PrivateNetwork and AF_UNIX alone: a guest has no network yet; abstract sockets are out of reach as well.
+- No device but /dev/kvm, no capability, no setuid program, no namespace to get them in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nestd.guests import places
+from nestd.host.accounts import Account
+from nestd.model import GuestSpec
+from nestd.wire.library import Variant
+
+KVM_GROUP = "kvm"
+_STOP_MICROSECONDS = 10_000_000
+# Besides the guest's memory: QEMU itself, page tables of the guest and of its guests (an eighth is
+# generous), the console's log. File cache does not count, it is reclaimed.
+_OVERHEAD = 512 << 20
+# Besides one thread a vCPU: the main loop, RCU, and up to 64 for disks.
+_TASKS = 128
+_CONSOLE_LOG_SIZE = "1M"
+
+
+def properties(
+    spec: GuestSpec, account: Account, argv: Sequence[str], kvm_group: bool
+) -> list[tuple[str, Variant]]:
+    """The properties for StartTransientUnit. `argv` begins with QEMU's absolute path."""
+    # By numbers: the names of network accounts may be none that systemd takes.
+    owner = f"uid={account.uid},gid={account.gid}"
+    writable = [f"-{disk.path}" for disk in spec.disks if not (disk.readonly or disk.snapshot)]
+    if any(disk.snapshot for disk in spec.disks):
+        writable.append("/var/tmp")  # noqa: S108 - where QEMU puts the overlays of snapshots
+    settings: list[tuple[str, str, object]] = [
+        ("Description", "s", f"nestd guest {spec.name}"),
+        ("Documentation", "as", ["man:nestd(8)"]),
+        ("Slice", "s", "machine.slice"),
+        ("CollectMode", "s", "inactive"),
+        ("Type", "s", "exec"),
+        # Ex, for no-env-expand: a `$` in a path is a `$`.
+        ("ExecStartEx", "a(sasas)", [[argv[0], list(argv), ["no-env-expand"]]]),
+        ("User", "s", str(account.uid)),
+        ("Group", "s", str(account.gid)),
+        ("SupplementaryGroups", "as", [KVM_GROUP] if kvm_group else []),
+        ("UMask", "u", 0o077),
+        ("RuntimeDirectory", "as", [f"{places.RUNTIME_DIRECTORY}/{spec.name}"]),
+        ("RuntimeDirectoryMode", "u", 0o700),
+        ("StandardOutput", "s", "journal"),
+        ("StandardError", "s", "journal"),
+        # QEMU repeats what a guest says: it shall not choose its own priority.
+        ("SyslogLevelPrefix", "b", False),
+        ("KillMode", "s", "control-group"),
+        ("TimeoutStopUSec", "t", _STOP_MICROSECONDS),
+        ("MemoryMax", "t", spec.memory + spec.memory // 8 + _OVERHEAD),
+        ("TasksMax", "t", spec.vcpus + _TASKS),
+        ("LimitCORE", "t", 0),
+        ("DevicePolicy", "s", "closed"),
+        ("DeviceAllow", "a(ss)", [["/dev/kvm", "rw"]]),
+        ("ProtectSystem", "s", "strict"),
+        ("ReadWritePaths", "as", writable),
+        ("InaccessiblePaths", "as", ["-/run/user"]),
+        # Bounded by its size, charged to the guest, gone with it: a log in /run could fill /run.
+        ("TemporaryFileSystem", "a(ss)",
+         [[places.CONSOLE_LOGS, f"mode=0700,{owner},size={_CONSOLE_LOG_SIZE},nr_inodes=16"]]),
+        ("PrivateNetwork", "b", True),
+        ("RestrictAddressFamilies", "(bas)", [True, ["AF_UNIX"]]),
+        ("RestrictNamespaces", "t", 0),
+        ("RestrictSUIDSGID", "b", True),
+        ("RestrictRealtime", "b", True),
+        ("CapabilityBoundingSet", "t", 0),
+        ("NoNewPrivileges", "b", True),
+        ("LockPersonality", "b", True),
+        ("ProtectKernelTunables", "b", True),
+        ("ProtectControlGroups", "b", True),
+        ("SystemCallArchitectures", "as", ["native"]),
+    ]  # fmt: skip
+    return [(name, Variant(signature, value)) for name, signature, value in settings]

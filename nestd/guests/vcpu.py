@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a started guest's vCPU really got, and starting it.
+
+`-cpu X,+svm` on a host that cannot give svm only warns, so the truth is in the guest that was created.
+"""
+
+from __future__ import annotations
+
+from nestd.host.qmpsocket import QmpRefused, QmpSocket
+from nestd.model import Extension, VcpuVerdict
+from nestd.text import qmp
+
+_EXTENSIONS = (Extension.VMX, Extension.SVM)
+
+
+async def ask(monitor: QmpSocket) -> VcpuVerdict:
+    """Ask the first vCPU (all are the same). TimeoutError, QmpRefused, Malformed, OSError."""
+    path = qmp.vcpu_path(await monitor.execute("query-cpus-fast"))
+    got: dict[str, object] = {}
+    for extension in _EXTENSIONS:
+        try:
+            got[extension] = await monitor.execute("qom-get", {"path": path, "property": extension.value})
+        except QmpRefused:
+            got[extension] = False  # a QEMU that has no such property cannot have given it
+    return qmp.verdict(got, await monitor.execute("qom-get", {"path": path, "property": "filtered-features"}))
+
+
+async def waits_to_run(monitor: QmpSocket) -> bool:
+    """Whether the guest was created and never told to run. TimeoutError, QmpRefused, Malformed, OSError."""
+    match await monitor.execute("query-status"):
+        case {"status": "prelaunch"}:
+            return True
+    return False

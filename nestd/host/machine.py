@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The machine as one value: everything above this floor reaches it through here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+from nestd.host.commands import Commands
+from nestd.host.kmod import Kmod
+from nestd.host.kvm import Kvm
+from nestd.host.root import Root
+from nestd.model import KvmAnswer
+
+
+class AsksKvm(Protocol):
+    """What /dev/kvm can be asked."""
+
+    def ask(self) -> KvmAnswer:
+        """Open /dev/kvm for a moment and ask; never raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The readers and tools of one machine. `release` is what `uname -r` says."""
+
+    root: Root
+    commands: Commands
+    kmod: Kmod
+    kvm: AsksKvm
+    release: str
+
+    @classmethod
+    def running(cls) -> Host:
+        """The machine that this process runs on."""
+        root = Root()
+        commands = Commands()
+        release = os.uname().release
+        return cls(root, commands, Kmod(root, commands, release), Kvm(root), release)

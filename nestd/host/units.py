@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Transient units of systemd over D-Bus. Source: org.freedesktop.systemd1(5)."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from nestd.errors import CallFailed, NestdError
+from nestd.wire.library import Variant
+
+_SYSTEMD = "org.freedesktop.systemd1"
+_MANAGER_PATH = "/org/freedesktop/systemd1"
+_MANAGER = _SYSTEMD + ".Manager"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+UNIT = _SYSTEMD + ".Unit"
+SERVICE = _SYSTEMD + ".Service"
+_PLAIN = frozenset((string.ascii_letters + string.digits).encode())
+_OVER = frozenset({"inactive", "failed"})
+
+
+class Signal(Protocol):
+    """A signal that matched a rule; `sender` is a unique name, `body` as the wire library gives it."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def interface(self) -> str: ...
+    @property
+    def member(self) -> str: ...
+    @property
+    def body(self) -> Sequence[Any]: ...
+    @property
+    def sender(self) -> str: ...
+
+
+class Bus(Protocol):
+    """The message bus, as bus/connection.py gives it."""
+
+    async def call(
+        self,
+        destination: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        body: Sequence[object] = (),
+        *,
+        limit: float = 25.0,
+        interactive: bool = False,
+    ) -> list[Any]:
+        """Call and return the body of the answer; `limit` in seconds. Raises CallFailed."""
+
+    async def subscribe(
+        self, rule: str, handler: Callable[[Signal], None]
+    ) -> Callable[[], Awaitable[None]]:
+        """Have `handler` called for what matches `rule`, until the returned function is awaited."""
+
+
+class UnitExists(NestdError):
+    """There is a unit of that name already."""
+
+
+class JobFailed(NestdError):
+    """A unit did not start; `result` is the job's: `failed`, `canceled`, `timeout`, `dependency` ..."""
+
+    def __init__(self, unit: str, result: str) -> None:
+        super().__init__(f"{unit}: {result}")
+        self.result = result
+
+
+def bus_label_escape(label: str) -> str:
+    """A label of an object path, as systemd escapes it (sd_bus_path_encode(3)): `a-1` is `a_2d1`."""
+    escaped = "".join(
+        chr(byte) if byte in _PLAIN and (at > 0 or not chr(byte).isdigit()) else f"_{byte:02x}"
+        for at, byte in enumerate(label.encode())
+    )
+    return escaped or "_"
+
+
+def unit_path(unit: str) -> str:
+    """The object path of a unit."""
+    return f"{_MANAGER_PATH}/unit/{bus_label_escape(unit)}"
+
+
+class UnitWatch:
+    """What systemd says of one unit: `known` are the properties of both its interfaces, as they change.
+
+    `ended` is done, with `known`, once the unit is inactive or failed. It counts from the first
+    `settle` on: what a name was before its unit was started is not the unit's end.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self.unit = unit
+        self.known: dict[str, Any] = {}
+        self.ended: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._settled = False
+        self._unsubscribe: Callable[[], Awaitable[None]] | None = None
+
+    async def start(self, bus: Bus) -> None:
+        """Listen. Only this unit's own object is matched: other units wake nobody here."""
+        rule = (
+            f"type='signal',sender='{_SYSTEMD}',path='{unit_path(self.unit)}',"
+            f"interface='{_PROPERTIES}',member='PropertiesChanged'"
+        )
+        self._unsubscribe = await bus.subscribe(rule, self._changed)
+
+    def settle(self, properties: Mapping[str, Any]) -> None:
+        """Take in what the unit's properties are now, as read after its start."""
+        self._settled = True
+        self._learn(properties)
+
+    async def close(self) -> None:
+        """Stop listening; `ended` is cancelled if it has not come. Safe to call twice."""
+        self.ended.cancel()
+        unsubscribe, self._unsubscribe = self._unsubscribe, None
+        if unsubscribe:
+            await unsubscribe()
+
+    def _changed(self, signal: Signal) -> None:
+        self._learn(plain(signal.body[1]))
+
+    def _learn(self, properties: Mapping[str, Any]) -> None:
+        self.known.update(properties)
+        if self._settled and self.known.get("ActiveState") in _OVER and not self.ended.done():
+            self.ended.set_result(self.known)
+
+
+class Units:
+    """systemd's manager. Every method may raise CallFailed besides what it names."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._subscribed = False
+
+    async def start_transient(
+        self, unit: str, properties: Sequence[tuple[str, Variant]], limit: float = 30.0
+    ) -> None:
+        """Start a transient unit and wait, `limit` seconds, for its job. UnitExists, JobFailed."""
+        await self._announce()
+        results: dict[str, str] = {}
+        news = asyncio.Event()
+
+        def removed(signal: Signal) -> None:
+            _, job, _, result = signal.body
+            results[job] = result
+            news.set()
+
+        rule = f"type='signal',sender='{_SYSTEMD}',path='{_MANAGER_PATH}',interface='{_MANAGER}',"
+        unsubscribe = await self._bus.subscribe(f"{rule}member='JobRemoved',arg2='{unit}'", removed)
+        try:
+            async with asyncio.timeout(limit):
+                pairs = [[name, value] for name, value in properties]
+                body = [unit, "fail", pairs, []]
+                [job] = await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+                while job not in results:
+                    news.clear()
+                    await news.wait()
+        except TimeoutError:
+            raise JobFailed(unit, "timeout") from None
+        except CallFailed as error:
+            if error.name == f"{_SYSTEMD}.UnitExists":
+                raise UnitExists(unit) from error
+            raise
+        finally:
+            await unsubscribe()
+        if results[job] != "done":
+            raise JobFailed(unit, results[job])
+
+    async def follow(self, unit: str) -> UnitWatch:
+        """Watch a unit from now on, whether it is there yet or not. Close what is returned."""
+        await self._announce()
+        watch = UnitWatch(unit)
+        await watch.start(self._bus)
+        return watch
+
+    async def stop(self, unit: str) -> None:
+        """Have a unit stopped; does not wait. One that is not there is fine."""
+        await self._manager("StopUnit", "ss", [unit, "replace"], missing_ok=True)
+
+    async def kill(self, unit: str, signal: int) -> None:
+        """Signal all processes of a unit. One that is not there is fine."""
+        await self._manager("KillUnit", "ssi", [unit, "all", signal], missing_ok=True)
+
+    async def reset_failed(self, unit: str) -> None:
+        """Let systemd forget a failed unit. One that is not there is fine."""
+        await self._manager("ResetFailedUnit", "s", [unit], missing_ok=True)
+
+    async def matching(self, pattern: str) -> dict[str, str]:
+        """The loaded units whose name matches (glob(7)), each with its ActiveState."""
+        [rows] = await self._manager("ListUnitsByPatterns", "asas", [[], [pattern]])
+        return {row[0]: row[3] for row in rows}
+
+    async def properties(self, unit: str, *interfaces: str) -> dict[str, Any]:
+        """All properties of those interfaces, without their variants."""
+        found: dict[str, Any] = {}
+        for interface in interfaces or (UNIT, SERVICE):
+            body = [interface]
+            [answer] = await self._bus.call(_SYSTEMD, unit_path(unit), _PROPERTIES, "GetAll", "s", body)
+            found |= plain(answer)
+        return found
+
+    async def _manager(
+        self, member: str, signature: str, body: Sequence[object], *, missing_ok: bool = False
+    ) -> list[Any]:
+        try:
+            return await self._bus.call(_SYSTEMD, _MANAGER_PATH, _MANAGER, member, signature, body)
+        except CallFailed as error:
+            if missing_ok and error.name == f"{_SYSTEMD}.NoSuchUnit":
+                return []
+            raise
+
+    async def _announce(self) -> None:
+        # systemd sends no signals at all before somebody has subscribed.
+        if not self._subscribed:
+            try:
+                await self._bus.call(_SYSTEMD, _MANAGER_PATH, _MANAGER, "Subscribe")
+            except CallFailed as error:
+                if error.name != f"{_SYSTEMD}.AlreadySubscribed":
+                    raise
+            self._subscribed = True
+
+
+def plain(value: Any) -> Any:
+    """A value of the bus without its variants, at any depth."""
+    if isinstance(value, Variant):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The values everything else speaks in: frozen, closed, and without behaviour of their own.
+
+The strings of the enumerations are the ones that cross the bus (data/org.nestd1.xml).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Extension(StrEnum):
+    """The CPU's virtualization extension, by the name that its flag has."""
+
+    NONE = ""
+    VMX = "vmx"
+    SVM = "svm"
+    SIE = "sie"
+    HV = "hv"
+    EL2 = "el2"
+
+
+class DriverState(StrEnum):
+    """Where the KVM driver is. NONE: there is no driver at all that could be meant."""
+
+    NONE = ""
+    LOADED = "loaded"
+    BUILTIN = "builtin"
+    UNLOADED = "unloaded"
+    MISSING = "missing"
+
+
+class Nesting(StrEnum):
+    """Whether a guest can get the extension."""
+
+    ON = "on"
+    OFF = "off"
+    UNSUPPORTED = "unsupported"
+
+
+class Policy(StrEnum):
+    """What nestd was told to keep."""
+
+    ON = "on"
+    OFF = "off"
+    UNMANAGED = "unmanaged"
+
+
+class Obstacle(StrEnum):
+    """Why nesting cannot be had. The codes are stable; NONE means that nothing is in the way."""
+
+    NONE = ""
+    NO_EXTENSION = "no-extension"
+    FIRMWARE_DISABLED = "firmware-disabled"
+    HIDDEN_BY_HYPERVISOR = "hidden-by-hypervisor"
+    DRIVER_MISSING = "driver-missing"
+    DRIVER_WITHOUT_NESTING = "driver-without-nesting"
+    MODULE_LOADING_DISABLED = "module-loading-disabled"
+    MODULE_SIGNATURE = "module-signature"
+    VT_HELD_BY_OTHER = "vt-held-by-other"
+    KVM_UNUSABLE = "kvm-unusable"
+
+
+class Scope(StrEnum):
+    """What a change is to reach."""
+
+    BOTH = "both"
+    RUNTIME = "runtime"
+    BOOT = "boot"
+
+    @property
+    def runtime(self) -> bool:
+        """Whether the running kernel is changed."""
+        return self is not Scope.BOOT
+
+    @property
+    def boot(self) -> bool:
+        """Whether the configuration that the next boot reads is changed."""
+        return self is not Scope.RUNTIME
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """One row of the table of drivers (nestd/nesting/drivers.py).
+
+    `switch` is the module parameter that turns nesting on, empty where the driver has none;
+    `on` and `off` are the only values that are written; `default` is what the kernel does
+    when nobody says anything, for the kernel release that was asked about.
+    """
+
+    name: str
+    extension: Extension
+    switch: str
+    on: str
+    off: str
+    default: Nesting
+
+
+@dataclass(frozen=True, slots=True)
+class KvmAnswer:
+    """What /dev/kvm itself said.
+
+    `api` is KVM_GET_API_VERSION (12 for every KVM of today) or -1 where it could not be asked;
+    `error` is then the errno, else 0. `extensions` are those that KVM_GET_SUPPORTED_CPUID
+    offers to guests: the ground truth of what a guest can get.
+    """
+
+    api: int
+    error: int
+    extensions: frozenset[Extension]
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that holds the driver: it has a VM, or /dev/kvm, among its open files."""
+
+    pid: int
+    comm: str
+    unit: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootSetting:
+    """What the next boot will give a driver's switch, and who says so.
+
+    `source` names the file and line, `kernel command line` or `kernel default`; `overridden`
+    names whatever says otherwise and loses, in the order in which it was read.
+    """
+
+    nested: Nesting
+    source: str
+    overridden: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything GetStatus tells, as one consistent reading."""
+
+    extension: Extension
+    driver: str
+    driver_state: DriverState
+    nested: Nesting
+    nested_at_boot: Nesting
+    policy: Policy
+    reboot_required: bool
+    obstacle: Obstacle
+    virtualization: str
+    parameters: Mapping[str, str]
+    kvm_api: int
+    guest_extension: bool
+    users: int
+    boot_source: str
+    overridden: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleEvent:
+    """A module came or went: `action` is the kernel's word, `add` or `remove`."""
+
+    action: str
+    module: str
+
+
+class GuestState(StrEnum):
+    """The life of a guest."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of a guest. `format` is never probed: a raw disk can pretend to be a qcow2."""
+
+    path: str
+    format: str
+    readonly: bool = False
+    snapshot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """What Launch was asked for, after validation.
+
+    `memory` is in bytes; `cpu` is `host` or a QEMU model, to which the extension is added;
+    `user` is the name of the account that QEMU runs as.
+    """
+
+    name: str
+    user: str
+    cpu: str = "host"
+    cpu_features: tuple[str, ...] = ()
+    memory: int = 512 << 20
+    vcpus: int = 1
+    disks: tuple[Disk, ...] = ()
+    kernel: str = ""
+    initrd: str = ""
+    append: str = ""
+    require_nesting: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class VcpuVerdict:
+    """What a started vCPU really got, as QEMU tells it over QMP.
+
+    `nesting` is the vCPU's own `vmx` or `svm` property; `missing` are the flags that were
+    asked for and dropped, by QEMU's names.
+    """
+
+    nesting: bool
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRecord:
+    """A guest as the bus shows it. `started` is in microseconds since the epoch."""
+
+    name: str
+    state: GuestState
+    owner: int
+    unit: str
+    pid: int
+    cpu: str
+    nesting: bool
+    missing_flags: tuple[str, ...]
+    memory: int
+    vcpus: int
+    started: int
+    console: str
+    exit_status: int = 0

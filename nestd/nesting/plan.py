@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From what is and what is wished to the steps between them, or to a refusal. Pure.
+
+The drop-in comes first: if udev loads the driver in the moment between unload and load, it then
+gets the new value too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nestd import errors
+from nestd.model import Driver, DriverState, Holder, Nesting, Obstacle, Scope
+from nestd.nesting import boot, dropin, obstacles
+from nestd.nesting.status import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What Enable (ON) or Disable (OFF) was asked for."""
+
+    nested: Nesting
+    scope: Scope
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDropIn:
+    """Replace nestd's drop-in. `before` is its text until now, None if there was none."""
+
+    text: str
+    before: str | None
+
+    def __str__(self) -> str:
+        option = self.text.strip().rpartition("\n")[2]
+        return f"write {dropin.PATH}: {option}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Unload the driver alone. `before` is the value that its switch had."""
+
+    driver: Driver
+    before: Nesting
+
+    def __str__(self) -> str:
+        return f"unload {self.driver.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load the driver with its switch set."""
+
+    driver: Driver
+    nested: Nesting
+
+    @property
+    def argument(self) -> str:
+        """The value that the switch is given."""
+        return self.driver.on if self.nested is Nesting.ON else self.driver.off
+
+    def __str__(self) -> str:
+        return f"load {self.driver.name} with {self.driver.switch}={self.argument}"
+
+
+Step = WriteDropIn | Unload | Load
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The steps in their order. No steps: it is so already."""
+
+    wish: Wish
+    steps: tuple[Step, ...]
+
+
+def make(reading: Reading, wish: Wish, holders: Sequence[Holder]) -> Plan:
+    """The plan for a wish.
+
+    Raises NotSupported, BootloaderUnknown, Overridden or InUse, when nothing has been touched yet.
+    `holders` name who uses the driver, for the refusal's text.
+    """
+    runtime = _runtime(reading, wish, holders) if wish.scope.runtime else ()
+    at_boot = _boot(reading, wish) if wish.scope.boot else ()
+    return Plan(wish, (*at_boot, *runtime))
+
+
+def _runtime(reading: Reading, wish: Wish, holders: Sequence[Holder]) -> tuple[Step, ...]:
+    status, driver = reading.status, reading.driver
+    if status.nested is wish.nested:
+        return ()
+    if status.nested is Nesting.UNSUPPORTED and wish.nested is Nesting.OFF:
+        return ()  # no guest can get it: that is what was asked for
+    if status.obstacle is not Obstacle.NONE or driver is None or not driver.switch:
+        raise _not_supported(reading)
+    if status.driver_state is DriverState.BUILTIN:
+        if wish.scope is Scope.BOTH:
+            return ()  # the boot half says what can be done
+        raise errors.NotSupported(
+            f"{driver.name} is built into this kernel and cannot be reloaded. "
+            f"Only a reboot with {_argument(driver, wish)} on the kernel command line changes it: use scope boot."
+        )
+    if status.users:
+        raise errors.InUse(in_use(driver, status.users, holders))
+    if status.driver_state is DriverState.UNLOADED:
+        return (Load(driver, wish.nested),)
+    return (Unload(driver, status.nested), Load(driver, wish.nested))
+
+
+def _boot(reading: Reading, wish: Wish) -> tuple[Step, ...]:
+    status, driver = reading.status, reading.driver
+    if status.nested_at_boot is Nesting.UNSUPPORTED or driver is None:
+        if wish.nested is Nesting.OFF:
+            return ()
+        raise _not_supported(reading)
+    if status.driver_state is DriverState.BUILTIN:
+        if status.nested_at_boot is wish.nested:
+            return ()
+        raise errors.BootloaderUnknown(
+            f"{driver.name} is built into this kernel, so only the kernel command line decides, and nestd does not "
+            f"know who writes it here. Add {_argument(driver, wish)} to it in the boot loader's configuration "
+            "(GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot."
+        )
+    before = reading.configuration.dropin
+    text = dropin.text(driver, wish.nested)
+    outcome = boot.solve(reading.configuration.with_dropin(text), driver, status.driver_state)
+    if outcome.nested is not wish.nested:
+        raise errors.Overridden(
+            f"The next boot would still give nested {outcome.nested}: {outcome.source} says so and wins over "
+            f"{dropin.PATH}. Nothing was changed. Change it there, then try again."
+        )
+    return () if text == before else (WriteDropIn(text, before),)
+
+
+def _argument(driver: Driver, wish: Wish) -> str:
+    return f"{driver.name}.{driver.switch}={driver.on if wish.nested is Nesting.ON else driver.off}"
+
+
+def _not_supported(reading: Reading) -> errors.NotSupported:
+    status = reading.status
+    if status.obstacle is Obstacle.NONE:
+        # A driver with no switch known and nothing else in the way: the table does not know this machine.
+        return errors.NotSupported(
+            f"{Obstacle.DRIVER_WITHOUT_NESTING}: no KVM driver with a nested switch is known for this machine."
+        )
+    return errors.NotSupported(f"{status.obstacle}: {obstacles.remedy(status)}.")
+
+
+def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:
+    """What InUse says: who holds the driver, as far as it can be known, and what to do."""
+    if holders:
+        names = ", ".join(_named(holder) for holder in holders)
+        return f"{driver.name} is in use by {names}. Stop them, then try again; nothing was changed."
+    return (
+        f"{driver.name} is in use (reference count {users}), by no process that shows it: something in the kernel, "
+        "or a process that has just ended. Try again; nothing was changed."
+    )
+
+
+def _named(holder: Holder) -> str:
+    where = f" in {holder.unit}" if holder.unit else ""
+    return f"{holder.comm} (pid {holder.pid}{where})"

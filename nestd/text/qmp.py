@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The QEMU Machine Protocol: one JSON object a line (QEMU's docs/interop/qmp-spec), and what a vCPU got.
+
+What arrives may come from a process that only claims to be QEMU: everything is checked, nothing is believed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nestd.errors import Malformed
+from nestd.model import VcpuVerdict
+from nestd.text import cpuid
+
+_FLAGS_KEPT = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """QEMU's first line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something happened, unasked."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The answer to the command of that `id` (None if it carries none)."""
+
+    id: int | None
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A command failed; `words` are QEMU's."""
+
+    id: int | None
+    words: str
+
+
+Message = Greeting | Event | Reply | Refusal
+
+
+def encode(command: str, number: int, arguments: Mapping[str, object] | None = None) -> bytes:
+    """A command as a line."""
+    request: dict[str, object] = {"execute": command, "id": number}
+    if arguments:
+        request["arguments"] = dict(arguments)
+    return json.dumps(request).encode() + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """A line as a message. Malformed: it is no QMP."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("QMP: a line that is no JSON") from error
+    match message:
+        case {"QMP": dict()}:
+            return Greeting()
+        case {"event": str(name)}:
+            return Event(name)
+        case {"return": value}:
+            return Reply(_number(message), value)
+        case {"error": {"desc": str(words)}}:
+            return Refusal(_number(message), words)
+    raise Malformed("QMP: neither a greeting, an event nor an answer")
+
+
+def vcpu_path(cpus: object) -> str:
+    """The first vCPU's QOM path from the answer to `query-cpus-fast`. Malformed."""
+    match cpus:
+        case [{"qom-path": str(path)}, *_]:
+            return path
+    raise Malformed("QMP: query-cpus-fast names no vCPU")
+
+
+def verdict(extensions: Mapping[str, object], filtered: object) -> VcpuVerdict:
+    """What a vCPU got: `extensions` are its properties `vmx` and `svm`, `filtered` is `filtered-features`.
+
+    KVM gives a guest only the extension of the CPU below, so either one means nesting. Malformed.
+    """
+    if not isinstance(filtered, list):
+        raise Malformed("QMP: filtered-features is no list")
+    missing: list[str] = []
+    for word in filtered:
+        missing += _dropped(word)
+    if len(missing) > _FLAGS_KEPT:
+        raise Malformed("QMP: filtered-features is too long")
+    return VcpuVerdict(any(value is True for value in extensions.values()), tuple(sorted(set(missing))))
+
+
+def _dropped(word: object) -> list[str]:
+    match word:
+        case {"cpuid-input-eax": int(leaf), "cpuid-register": str(register), "features": int(mask)}:
+            subleaf = word.get("cpuid-input-ecx", 0)
+            if isinstance(subleaf, int) and 0 <= mask < 1 << 32 and register in cpuid.REGISTERS:
+                return cpuid.names(leaf, subleaf, register, mask)
+    raise Malformed("QMP: filtered-features holds what is no CPUID word")
+
+
+def _number(message: Mapping[str, object]) -> int | None:
+    number = message.get("id")
+    return number if isinstance(number, int) else None

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Whole messages: what came in, with its body still unread, and the bytes of what goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import pack
+from typing import Any, NamedTuple
+
+from nestd.wire import body, header
+from nestd.wire.frame import Frame
+from nestd.wire.header import Field, Flag, Header, Kind
+
+_TEXT_FIELDS = {
+    Field.PATH: b"o",
+    Field.INTERFACE: b"s",
+    Field.MEMBER: b"s",
+    Field.ERROR_NAME: b"s",
+    Field.DESTINATION: b"s",
+}
+
+
+class Message(NamedTuple):
+    """A message that came in. Its body is parsed when `values` is asked for it, and not before."""
+
+    header: Header
+    frame: Frame
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return len(self.frame.data)
+
+    def values(self, limit: int = body.VALUES) -> list[Any]:
+        """The body, of at most `limit` values. Raises Malformed."""
+        return body.parse(
+            self.header.signature, self.frame.data[self.frame.start :], self.header.little, values=limit
+        )
+
+
+def parse(frame: Frame) -> Message:
+    """The message in a frame. Raises Malformed for a bad header; the body is not looked at."""
+    return Message(header.parse(frame.data), frame)
+
+
+def call(
+    serial: int,
+    destination: str,
+    path: str,
+    interface: str,
+    member: str,
+    signature: str = "",
+    values: Sequence[Any] = (),
+    *,
+    flags: Flag = Flag(0),  # noqa: B008  # an int
+    fds: int = 0,
+) -> bytes:
+    """A method call. ValueError or TypeError if the values are not what the signature says."""
+    fields = [
+        (Field.PATH, path),
+        (Field.INTERFACE, interface),
+        (Field.MEMBER, member),
+        (Field.DESTINATION, destination),
+    ]
+    return _message(Kind.CALL, flags, serial, fields, 0, signature, values, fds)
+
+
+def reply(serial: int, to: Header, signature: str = "", values: Sequence[Any] = (), *, fds: int = 0) -> bytes:
+    """The answer to a call; errors as for `call`."""
+    fields = [(Field.DESTINATION, to.sender)]
+    return _message(Kind.REPLY, Flag.NO_REPLY_EXPECTED, serial, fields, to.serial, signature, values, fds)
+
+
+def error(serial: int, to: Header, name: str, text: str) -> bytes:
+    """The answer to a call that failed."""
+    fields = [(Field.ERROR_NAME, name), (Field.DESTINATION, to.sender)]
+    return _message(Kind.ERROR, Flag.NO_REPLY_EXPECTED, serial, fields, to.serial, "s", [text], 0)
+
+
+def signal(
+    serial: int,
+    path: str,
+    interface: str,
+    member: str,
+    signature: str = "",
+    values: Sequence[Any] = (),
+    *,
+    destination: str = "",
+) -> bytes:
+    """A signal, to everybody or to one; errors as for `call`."""
+    fields = [
+        (Field.PATH, path),
+        (Field.INTERFACE, interface),
+        (Field.MEMBER, member),
+        (Field.DESTINATION, destination),
+    ]
+    return _message(Kind.SIGNAL, Flag.NO_REPLY_EXPECTED, serial, fields, 0, signature, values, 0)
+
+
+def _message(
+    kind: Kind,
+    flags: Flag,
+    serial: int,
+    texts: Sequence[tuple[Field, str]],
+    reply_serial: int,
+    signature: str,
+    values: Sequence[Any],
+    fds: int,
+) -> bytes:
+    content = body.marshal(signature, values)
+    fields = bytearray()
+    for field, text in texts:
+        if text:
+            raw = text.encode()
+            fields += pack("<BB1sxI", field, 1, _TEXT_FIELDS[field], len(raw)) + raw + b"\0"
+            fields += bytes(-len(fields) % 8)
+    if reply_serial:
+        fields += pack("<BB1sxI", Field.REPLY_SERIAL, 1, b"u", reply_serial)
+    if fds:
+        fields += pack("<BB1sxI", Field.UNIX_FDS, 1, b"u", fds)
+    # The signature comes last: it is the one field that can leave the next one unaligned.
+    if signature:
+        raw = signature.encode()
+        fields += pack("<BB1sxB", Field.SIGNATURE, 1, b"g", len(raw)) + raw + b"\0"
+    start = pack("<cBBBIII", b"l", kind, flags, 1, len(content), serial, len(fields))
+    return start + bytes(fields) + bytes(-len(fields) % 8) + content

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The command line: what is understood and what is refused."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from pathlib import Path
+
+import pytest
+
+from nestd.ctl import arguments
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1", 1), ("1000", 1000), ("4K", 4096), ("512M", 512 << 20), ("2g", 2 << 30), ("1T", 1 << 40)],
+)
+def test_sizes(text: str, value: int) -> None:
+    assert arguments.size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "0", "0G", "1.5G", "2GiB", "5X", "٣", "20000000T", "1 M", "+1"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        arguments.size(text)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "4294967296", "two", "²"])
+def test_what_is_no_count(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        arguments.count(text)
+
+
+def test_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert arguments.disk("path=a,,b.img,format=raw,readonly,snapshot=off") == {
+        "path": f"{tmp_path}/a,b.img",
+        "format": "raw",
+        "readonly": True,
+        "snapshot": False,
+    }
+    assert arguments.disk("format=qcow2,path=/x")["path"] == "/x"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "path=x", "format=raw", "path=,format=raw", "path=x,format=vmdk", "path=x,format=raw,cache=none"]
+    + ["path=x,format=raw,readonly=maybe", "x", "path=\udcff,format=raw"],
+)
+def test_what_is_no_disk(text: str) -> None:
+    with pytest.raises(ArgumentTypeError):
+        arguments.disk(text)
+
+
+def test_nothing_is_status() -> None:
+    given = arguments.parse([])
+    assert (given.command, given.bus, given.ask, given.json) == ("status", "system", True, False)
+
+
+def test_common_options_stand_anywhere() -> None:
+    before = arguments.parse(["--json", "--bus=session", "--no-ask-password", "list"])
+    behind = arguments.parse(["list", "--json", "--bus=session", "--no-ask-password"])
+    assert vars(before) == vars(behind)
+    assert (before.command, before.bus, before.ask, before.json) == ("list", "session", False, True)
+
+
+def test_a_launch_in_full() -> None:
+    given = arguments.parse(
+        "launch demo --cpu qemu64 --cpu-feature +avx2 --cpu-feature=-x2apic --memory 2G --vcpus 2 "
+        "--disk path=/d,format=raw --kernel /k --initrd /i --append quiet --user u --allow-no-nesting".split()
+    )
+    assert (given.name, given.cpu, given.features) == ("demo", "qemu64", ["+avx2", "-x2apic"])
+    assert (given.memory, given.vcpus, given.disks) == (2 << 30, 2, [{"path": "/d", "format": "raw"}])
+    assert (given.kernel, given.initrd, given.append, given.user) == ("/k", "/i", "quiet", "u")
+    assert given.allow_no_nesting is True
+
+
+@pytest.mark.parametrize(
+    ("scope", "value"), [([], "both"), (["--runtime"], "runtime"), (["--boot"], "boot"), (["--scope=boot"], "boot")]
+)
+def test_scopes(scope: list[str], value: str) -> None:
+    assert arguments.parse(["enable", *scope]).scope == value
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "frobnicate",
+        "show",
+        "show a b",
+        "status --dry-run",
+        "stop demo --json",
+        "--json kill demo",
+        "enable --runtime --boot",
+        "enable --scope=now",
+        "enable --dry",
+        "stop demo --timeout=-1",
+        "stop demo --timeout=1.5",
+        "stop demo --timeout=86401",
+        "launch demo --initrd /i",
+        "launch demo --append quiet",
+        "launch demo --kernel=",
+        "launch demo --memory lots",
+        "launch demo --json --console",
+        "show \udcff",
+    ],
+)
+def test_usage_errors(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse(line.split())
+    assert ended.value.code == 2
+    assert "nestctl" in capsys.readouterr().err
+
+
+def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse(["--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    assert arguments.EXIT_CODES in out
+    assert "5  in use" in out
+
+
+@pytest.mark.parametrize("command", ["status", "enable", "launch", "list", "show", "stop", "kill", "console"])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments.parse([command, "--help"])
+    assert ended.value.code == 0
+    assert "--no-ask-password" in capsys.readouterr().out

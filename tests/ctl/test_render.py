@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What nestctl prints, letter by letter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nestd.ctl import render
+from nestd.ctl.style import Style
+
+STATUS: dict[str, Any] = {
+    "extension": "svm",
+    "driver": "kvm_amd",
+    "driver-state": "loaded",
+    "nested": "on",
+    "nested-at-boot": "on",
+    "policy": "on",
+    "reboot-required": False,
+    "obstacle": "",
+    "virtualization": "kvm",
+    "version": "0.1.0",
+    "parameters": {"nested": "1"},
+    "kvm-api": 12,
+    "guest-extension": True,
+    "users": 2,
+    "boot-source": "/etc/modprobe.d/zz-nestd.conf:3",
+    "overridden": [],
+}
+GUEST: dict[str, Any] = {
+    "name": "demo",
+    "state": "running",
+    "owner": 64055,
+    "owner-name": "nestd",
+    "unit": "nestd-guest-demo.service",
+    "pid": 4711,
+    "cpu": "host",
+    "nesting": True,
+    "missing-flags": [],
+    "memory": 512 << 20,
+    "vcpus": 2,
+    "started": 1_700_000_000_000_000,
+    "console": "/run/nestd/guests/demo/console",
+    "exit-status": 0,
+}
+CHANGED: dict[str, Any] = {
+    "changed": True,
+    "nested": "off",
+    "nested-at-boot": "off",
+    "reboot-required": False,
+    "steps": ["write /etc/modprobe.d/zz-nestd.conf", "unload kvm_amd"],
+}
+
+
+def test_status_where_all_is_well() -> None:
+    assert render.status(STATUS) == (
+        "         Nesting: on (running)\n"
+        "    At next boot: on — decided by /etc/modprobe.d/zz-nestd.conf:3\n"
+        "          Policy: on\n"
+        "   CPU extension: svm\n"
+        "          Driver: kvm_amd (module, loaded, 2 users)\n"
+        "             KVM: API 12, guests are offered svm\n"
+        "    This machine: runs in kvm\n"
+    )
+
+
+def test_status_where_the_next_boot_differs() -> None:
+    values = STATUS | {
+        "nested": "off",
+        "nested-at-boot": "on",
+        "reboot-required": True,
+        "driver-state": "builtin",
+        "guest-extension": False,
+        "virtualization": "none",
+        "overridden": ["/etc/modprobe.d/kvm.conf:7", "/usr/lib/modprobe.d/qemu.conf:1"],
+    }
+    assert render.status(values) == (
+        "         Nesting: off\n"
+        "    At next boot: on — decided by /etc/modprobe.d/zz-nestd.conf:3\n"
+        "      Overridden: /etc/modprobe.d/kvm.conf:7\n"
+        "                  /usr/lib/modprobe.d/qemu.conf:1\n"
+        "          Reboot: required: only a reboot can make now what the next boot gives\n"
+        "          Policy: on\n"
+        "   CPU extension: svm\n"
+        "          Driver: kvm_amd (built in)\n"
+        "             KVM: API 12, guests are not offered the extension\n"
+        "    This machine: runs on bare metal\n"
+    )
+
+
+def test_status_where_nothing_is_there() -> None:
+    values = {
+        "extension": "",
+        "driver": "",
+        "driver-state": "",
+        "nested": "unsupported",
+        "nested-at-boot": "unsupported",
+        "policy": "unmanaged",
+        "reboot-required": False,
+        "obstacle": "no-extension",
+        "virtualization": "",
+        "kvm-api": -1,
+        "guest-extension": False,
+        "users": 0,
+        "boot-source": "",
+        "overridden": [],
+    }
+    assert render.status(values) == (
+        "         Nesting: unsupported\n"
+        "    At next boot: unsupported\n"
+        "          Policy: unmanaged\n"
+        "   CPU extension: none\n"
+        "          Driver: none\n"
+        "             KVM: /dev/kvm cannot be used\n"
+        "    This machine: unknown (systemd-detect-virt is not installed)\n"
+        "      In the way: no-extension — the kernel sees no virtualization extension in this CPU\n"
+        "                  To do: turn on VT-x or AMD-V (SVM) in the firmware's setup; "
+        "in a virtual machine, give it its host's CPU\n"
+    )
+
+
+def test_an_older_or_newer_nestd_is_no_error() -> None:
+    assert "Nesting: unknown\n" in render.status({})
+    assert "weird — nestd names something that this nestctl does not know" in render.status({"obstacle": "weird"})
+
+
+def test_change_done() -> None:
+    assert render.change(CHANGED, False) == (
+        "  1. write /etc/modprobe.d/zz-nestd.conf\n"
+        "  2. unload kvm_amd\n"
+        "Nesting is off now; at the next boot: off.\n"
+    )
+
+
+def test_change_that_was_none() -> None:
+    assert render.change(CHANGED | {"changed": False, "steps": []}, False) == (
+        "Already so: nesting is off now; at the next boot: off.\n"
+    )
+
+
+def test_change_that_needs_a_reboot() -> None:
+    assert render.change(CHANGED | {"nested": "on", "reboot-required": True, "steps": []}, False) == (
+        "Nesting is on now; at the next boot: off.\n"
+        "Reboot to settle it: the running kernel cannot be changed any further.\n"
+    )
+
+
+def test_dry_run() -> None:
+    assert render.change(CHANGED | {"changed": False, "nested": "on"}, True) == (
+        "It would take these steps:\n"
+        "  1. write /etc/modprobe.d/zz-nestd.conf\n"
+        "  2. unload kvm_amd\n"
+        "Nothing was done. Nesting is on now; at the next boot: off.\n"
+    )
+    assert render.change(CHANGED | {"changed": False, "steps": []}, True) == (
+        "There is nothing to do: it is already so.\n"
+        "Nothing was done. Nesting is off now; at the next boot: off.\n"
+    )
+
+
+def test_table_of_guests() -> None:
+    other = GUEST | {"name": "a-long-name", "state": "exited", "nesting": False, "pid": 0, "memory": 1536 << 20}
+    assert render.guests([GUEST, other]) == (
+        "NAME         STATE    OWNER  CPU   NESTING  MEMORY  PID\n"
+        "demo         running  nestd  host  yes      512M    4711\n"
+        "a-long-name  exited   nestd  host  no       1536M   -\n"
+    )
+    assert render.guests([]) == "No guests.\n"
+
+
+def test_one_guest() -> None:
+    assert render.guest(GUEST, "2023-11-14 22:13:20 UTC") == (
+        "            Name: demo\n"
+        "           State: running\n"
+        "           Owner: nestd (uid 64055)\n"
+        "            Unit: nestd-guest-demo.service\n"
+        "         Process: 4711\n"
+        "             CPU: host\n"
+        "         Nesting: granted\n"
+        "          Memory: 512M\n"
+        "    Virtual CPUs: 2\n"
+        "         Started: 2023-11-14 22:13:20 UTC\n"
+        "         Console: /run/nestd/guests/demo/console\n"
+    )
+
+
+def test_a_guest_that_failed() -> None:
+    values = GUEST | {"pid": 0, "nesting": False, "missing-flags": ["svm", "npt"], "exit-status": 9}
+    text = render.guest(values, "unknown")
+    assert "         Process: none\n" in text
+    assert "         Nesting: not granted\n   Missing flags: svm npt\n" in text
+    assert text.endswith("     Exit status: 9\n")
+
+
+def test_verdict_of_a_launch() -> None:
+    assert render.launched(GUEST, "svm") == (
+        "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: granted\n"
+    )
+    assert render.launched(GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}, "svm") == (
+        "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: not granted; missing flags: svm npt\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(512 << 20, "512M"), (2 << 30, "2G"), (1 << 40, "1T"), (4096, "4K"), (1000, "1000"), (0, "unknown")],
+)
+def test_memory(value: int, text: str) -> None:
+    assert render.memory(value) == text
+
+
+def test_hostile_text_is_made_visible() -> None:
+    assert render.visible("a\x1b[2J\n\t\x9b\u202e\udcff\0é—") == r"a\x1b[2J\n\t\x9b\u202e\udcff\x00é—"
+    assert render.lines("qemu said:\r\n\x1b]0;x\x07bad\n") == "qemu said:\\r\n    \\x1b]0;x\\x07bad"
+
+
+hostile = st.dictionaries(
+    st.sampled_from(sorted({*STATUS, *GUEST, *CHANGED})),
+    st.one_of(st.text(), st.integers(), st.booleans(), st.lists(st.text()), st.none()),
+)
+
+
+@settings(deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
+@given(hostile)
+def test_nothing_raw_reaches_the_terminal(values: dict[str, Any]) -> None:
+    printed = (
+        render.status(values)
+        + render.change(values, False)
+        + render.change(values, True)
+        + render.guests([values])
+        + render.guest(values, "unknown")
+        + render.launched(values, str(values.get("extension")))
+    )
+    assert all(c.isprintable() or c == "\n" for c in printed)
+
+
+def test_colours_change_nothing_but_the_colours() -> None:
+    import re
+
+    painted = render.status(STATUS, Style(True))
+    assert "\x1b[32mon\x1b[0m" in painted
+    assert re.sub(r"\x1b\[\d+m", "", painted) == render.status(STATUS)
+    table = render.guests([GUEST], Style(True))
+    assert re.sub(r"\x1b\[\d+m", "", table) == render.guests([GUEST])

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""From a reading and a wish to steps or a refusal: pure, case by case."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nestd import errors
+from nestd.model import DriverState, Extension, Holder, Nesting, Obstacle, Policy, Scope, Status
+from nestd.nesting import boot, drivers, dropin, plan
+from nestd.nesting.status import Reading
+
+AMD = next(driver for driver in drivers.table("6.1.0") if driver.name == "kvm_amd")
+ON, OFF, UNSUPPORTED = Nesting.ON, Nesting.OFF, Nesting.UNSUPPORTED
+
+
+def reading(
+    nested: Nesting = ON,
+    state: DriverState = DriverState.LOADED,
+    files: tuple[tuple[str, str], ...] = (),
+    command_line: str = "quiet",
+    obstacle: Obstacle = Obstacle.NONE,
+    users: int = 0,
+) -> Reading:
+    """What was read on an AMD machine."""
+    configuration = boot.Configuration(files, command_line)
+    at_boot = boot.solve(configuration, AMD, state)
+    status = Status(
+        extension=Extension.SVM,
+        driver="kvm_amd",
+        driver_state=state,
+        nested=nested,
+        nested_at_boot=at_boot.nested,
+        policy=Policy.UNMANAGED,
+        reboot_required=False,
+        obstacle=obstacle,
+        virtualization="none",
+        parameters={},
+        kvm_api=12,
+        guest_extension=nested is ON,
+        users=users,
+        boot_source=at_boot.source,
+        overridden=at_boot.overridden,
+    )
+    return Reading(status, AMD, configuration)
+
+
+def steps(found: Reading, nested: Nesting, scope: Scope = Scope.BOTH) -> list[str]:
+    """The plan's steps, in words."""
+    return [str(step) for step in plan.make(found, plan.Wish(nested, scope), ()).steps]
+
+
+WRITE_ON = f"write {dropin.PATH}: options kvm_amd nested=1"
+WRITE_OFF = f"write {dropin.PATH}: options kvm_amd nested=0"
+UNLOAD, LOAD_ON, LOAD_OFF = "unload kvm_amd", "load kvm_amd with nested=1", "load kvm_amd with nested=0"
+KEPT_ON = ((dropin.PATH, dropin.text(AMD, ON)),)
+
+
+@pytest.mark.parametrize(
+    ("found", "nested", "scope", "expected"),
+    [
+        (reading(ON), OFF, Scope.BOTH, [WRITE_OFF, UNLOAD, LOAD_OFF]),
+        (reading(ON), OFF, Scope.RUNTIME, [UNLOAD, LOAD_OFF]),
+        (reading(ON), OFF, Scope.BOOT, [WRITE_OFF]),
+        (reading(OFF), ON, Scope.BOTH, [WRITE_ON, UNLOAD, LOAD_ON]),
+        # on already, but nobody was told to keep it
+        (reading(ON), ON, Scope.BOTH, [WRITE_ON]),
+        (reading(ON, files=KEPT_ON), ON, Scope.BOTH, []),
+        (reading(OFF, files=KEPT_ON), ON, Scope.BOTH, [UNLOAD, LOAD_ON]),
+        (reading(ON), ON, Scope.RUNTIME, []),
+        # nothing loaded: off already; on means to load it
+        (reading(OFF, DriverState.UNLOADED), OFF, Scope.RUNTIME, []),
+        (reading(OFF, DriverState.UNLOADED), ON, Scope.RUNTIME, [LOAD_ON]),
+        # off was asked for, and no guest can get it here
+        (reading(UNSUPPORTED, DriverState.MISSING, obstacle=Obstacle.DRIVER_MISSING), OFF, Scope.BOTH, []),
+        # in use matters only to what reloads
+        (reading(ON, users=3), OFF, Scope.BOOT, [WRITE_OFF]),
+        (reading(ON, users=3), ON, Scope.RUNTIME, []),
+        # the command line agrees, or says nothing
+        (reading(ON, command_line="kvm_amd.nested=0"), OFF, Scope.BOOT, [WRITE_OFF]),
+        # modules are locked: only the boot half can be done
+        (reading(ON, obstacle=Obstacle.MODULE_LOADING_DISABLED), OFF, Scope.BOOT, [WRITE_OFF]),
+    ],
+)
+def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str]) -> None:
+    assert steps(found, nested, scope) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "nested", "scope", "error", "says"),
+    [
+        (reading(ON, users=2), OFF, Scope.BOTH, errors.InUse, "reference count 2"),
+        (
+            reading(UNSUPPORTED, DriverState.MISSING, obstacle=Obstacle.DRIVER_MISSING),
+            ON,
+            Scope.BOTH,
+            errors.NotSupported,
+            "driver-missing: ",
+        ),
+        (
+            reading(OFF, obstacle=Obstacle.MODULE_LOADING_DISABLED),
+            ON,
+            Scope.RUNTIME,
+            errors.NotSupported,
+            "module-loading-disabled: ",
+        ),
+        (reading(ON, DriverState.BUILTIN), OFF, Scope.BOTH, errors.BootloaderUnknown, "kvm_amd.nested=0"),
+        (reading(ON, DriverState.BUILTIN), OFF, Scope.BOOT, errors.BootloaderUnknown, "kvm_amd.nested=0"),
+        (reading(ON, DriverState.BUILTIN), OFF, Scope.RUNTIME, errors.NotSupported, "scope boot"),
+        (reading(ON, command_line="kvm-amd.nested=1"), OFF, Scope.BOTH, errors.Overridden, "kernel command line"),
+        (
+            reading(ON, files=(("/etc/modprobe.d/zzz.conf", "# no\noptions kvm_amd nested=1\n"),)),
+            OFF,
+            Scope.BOOT,
+            errors.Overridden,
+            "/etc/modprobe.d/zzz.conf:2",
+        ),
+    ],
+)
+def test_refusals(
+    found: Reading, nested: Nesting, scope: Scope, error: type[errors.BusError], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        plan.make(found, plan.Wish(nested, scope), ())
+
+
+def test_a_refusal_names_the_holders() -> None:
+    holders = (Holder(812, "qemu-system-x86", "machine-qemu.scope", "web"), Holder(9, "x", "", ""))
+    with pytest.raises(errors.InUse, match=r"qemu-system-x86 \(pid 812 in machine-qemu.scope\), x \(pid 9\)"):
+        plan.make(reading(ON, users=2), plan.Wish(OFF, Scope.BOTH), holders)
+
+
+def test_every_obstacle_has_its_remedy() -> None:
+    for obstacle in Obstacle:
+        if obstacle is Obstacle.NONE:
+            continue
+        found = reading(UNSUPPORTED, obstacle=obstacle)
+        with pytest.raises(errors.NotSupported, match=f"^{obstacle}: .{{40}}"):
+            plan.make(found, plan.Wish(ON, Scope.RUNTIME), ())
+
+
+def test_a_plan_is_a_value() -> None:
+    made = plan.make(reading(ON), plan.Wish(OFF, Scope.BOTH), ())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        made.steps = ()  # type: ignore[misc]

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Gives a machine that is up: from the cached snapshot in about a second, or by a real boot."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.vm import cache, hardware, image
+from tests.vm.hardware import Files, Hardware
+from tests.vm.machine import Machine
+from tests.vm.progress import Progress, silent
+
+BASE = "base"
+_BACKING = "image.qcow2"
+
+
+@contextlib.contextmanager
+def boot(
+    progress: Progress = silent, config: Hardware | None = None, *, cold: bool = False
+) -> Iterator[Machine]:
+    """Give a machine that is up, without nestd, with the snapshot "base" in its disk unless `cold`.
+
+    What is missing in the cache is built first, which `progress` tells.
+    """
+    config = config or Hardware()
+    built = image.ensure(progress)
+    base = None if cold else _ensure_base(built, config, progress)
+    with cache.workspace() as folder:
+        if base is not None:
+            progress("the machine goes on from its snapshot")
+        with _machine(built, base, folder, config, progress) as machine:
+            yield machine
+
+
+def prepare(progress: Progress = silent, config: Hardware | None = None) -> None:
+    """Fill the cache."""
+    _ensure_base(image.ensure(progress), config or Hardware(), progress)
+
+
+def _machine(
+    built: image.Image, base: Path | None, folder: Path, config: Hardware, progress: Progress
+) -> Machine:
+    """Put all that a machine needs into `folder`, which then needs no cache, and switch it on."""
+    disk = folder / "disk.qcow2"
+    (folder / _BACKING).hardlink_to(built.disk)
+    if base is None:
+        command: list[str | Path] = [
+            "qemu-img",
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-b",
+            _BACKING,
+            "-F",
+            "qcow2",
+            disk,
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    else:
+        cache.copy(base, disk)
+    files = Files(disk, folder / "vmlinuz", folder / "initrd.img", folder / "push.raw")
+    files.kernel.hardlink_to(built.kernel)
+    files.initrd.hardlink_to(built.initrd)
+    return Machine(files, folder, config, progress, None if base is None else BASE)
+
+
+def _ensure_base(built: image.Image, config: Hardware, progress: Progress) -> Path:
+    """Return a disk with the snapshot "base": the first boot of this image on this hardware, done once.
+
+    It holds only what differs from the image, which must lie beside it as _BACKING.
+    """
+
+    def make(folder: Path) -> None:
+        progress("first boot of this image")
+        work = folder / "work"
+        work.mkdir()
+        with _machine(built, None, work, config, progress) as machine:
+            machine.save(BASE)
+            machine.release()
+        (work / "disk.qcow2").rename(folder / "disk.qcow2")
+        cache.remove(work)
+
+    key = hashlib.sha256(f"{built.key}\0{hardware.fingerprint(config)}".encode()).hexdigest()
+    return cache.entry("base", key, make, progress) / "disk.qcow2"

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The emulated machine as QEMU's arguments. Always TCG: the host's /dev/kvm may hang a stock kernel."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.vm.problem import VmError
+
+EMULATOR = "qemu-system-x86_64"
+AGENT_PORT = "org.nestd.agent"
+PUSH_DISK_BYTES = 1 << 30
+_BASE_APPEND = (
+    "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr tsc=reliable random.trust_cpu=on "
+    # No reboot after a panic: it must be seen, not slept through.
+    "panic=0 systemd.show_status=auto"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What can differ between machines; `append` is added to the kernel's command line."""
+
+    memory_mib: int = 2048
+    cpus: int = 2
+    cpu: str = "EPYC"
+    append: str = ""
+
+    @property
+    def command_line(self) -> str:
+        return f"{_BASE_APPEND} {self.append}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Host paths: the disk (qcow2, written), the kernel, its initramfs, the raw disk things are pushed on."""
+
+    disk: Path
+    kernel: Path
+    initrd: Path
+    push: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Wires:
+    """File descriptors of QEMU's ends of socket pairs."""
+
+    qmp: int
+    serial: int
+    agent: int
+    shell: int
+
+
+def arguments(hardware: Hardware, files: Files, wires: Wires, snapshot: str | None = None) -> list[str]:
+    """Return the whole command; with `snapshot` the machine goes on from there instead of booting."""
+    command = [EMULATOR, "-name", "nestd-vm", "-no-user-config", "-nodefaults"]
+    command += ["-accel", "tcg,thread=multi,tb-size=512", "-machine", "q35,usb=off", "-cpu", hardware.cpu]
+    command += ["-smp", str(hardware.cpus), "-m", f"{hardware.memory_mib}M"]
+    command += ["-display", "none", "-vga", "none", "-nic", "none", "-rtc", "base=utc"]
+    command += ["-kernel", str(files.kernel), "-initrd", str(files.initrd), "-append", hardware.command_line]
+    # No fsync on the host for the guest's flushes: only a crash of the host could tell the difference.
+    command += ["-drive", f"file={files.disk},if=none,id=root,format=qcow2,cache=unsafe,discard=unmap"]
+    command += ["-device", "virtio-blk-pci,drive=root"]
+    # Read-only, or savevm would refuse; the host writes behind QEMU's back and the guest reads it O_DIRECT.
+    command += ["-drive", f"file={files.push},if=none,id=push,format=raw,readonly=on,file.locking=off"]
+    command += ["-device", "virtio-blk-pci,drive=push,serial=push"]
+    command += ["-device", "virtio-rng-pci", "-device", "virtio-serial-pci"]
+    command += [*_socket("qmp", wires.qmp), "-mon", "chardev=qmp,mode=control"]
+    command += [*_socket("serial", wires.serial), "-serial", "chardev:serial"]
+    command += [*_socket("agent", wires.agent), "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
+    command += [*_socket("shell", wires.shell), "-device", "virtconsole,chardev=shell"]
+    if snapshot is not None:
+        command += ["-loadvm", snapshot]
+    return command
+
+
+def _socket(name: str, fd: int) -> list[str]:
+    return ["-chardev", f"socket,id={name},fd={fd}"]
+
+
+@functools.cache
+def emulator_version() -> str:
+    """Return QEMU's version line; raises VmError if there is no QEMU."""
+    if shutil.which(EMULATOR) is None:
+        raise VmError(
+            f"{EMULATOR} is not installed", "Run tests/setup, or `apt-get install qemu-system-x86`."
+        )
+    done = subprocess.run([EMULATOR, "--version"], check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()[0]
+
+
+def fingerprint(hardware: Hardware) -> str:
+    """Return a hash of all that a memory snapshot depends on, except the disk it was taken with."""
+    nowhere = Files(Path("disk"), Path("kernel"), Path("initrd"), Path("push"))
+    words = [emulator_version(), *arguments(hardware, nowhere, Wires(0, 0, 0, 0))]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
