@@ -8,12 +8,12 @@ the line goes to stderr, with its priority in front as sd-daemon(3) has it.
 
 from __future__ import annotations
 
+import os
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import TextIO
+from contextlib import suppress
 
 # Message ids (systemd.journal-fields(7)): they name a kind of event for ever.
 CHANGED = "49a6a9171f74441c93960b8f6384fb24"
@@ -39,11 +39,11 @@ def clean(text: str) -> str:
 
 
 class Journal:
-    """Where lines go: the journal's socket, or `stream` (None: stderr) where there is none."""
+    """Where lines go: the journal's socket, or the descriptor `stderr` where there is none."""
 
-    def __init__(self, path: str = _SOCKET, stream: TextIO | None = None) -> None:
+    def __init__(self, path: str = _SOCKET, stderr: int = 2) -> None:
         self._path = path
-        self._stream = stream
+        self._stderr = stderr
 
     def write(self, priority: int, text: str, message_id: str = "", **fields: object) -> None:
         """One line of `priority` (syslog(3)). Field names become upper case after `NESTD_`. No OSError."""
@@ -67,13 +67,9 @@ class Journal:
 
     def _print(self, priority: int, text: str, fields: dict[str, str]) -> None:
         more = "".join(f" {name}={value}" for name, value in fields.items())
-        stream = sys.stderr if self._stream is None else self._stream
-        try:
-            stream.write(f"<{priority}>{clean(text)}{more}\n")
-            stream.flush()
-        except OSError:
-            # There is no third place to say it.
-            return
+        # There is no third place to say that it cannot be said.
+        with suppress(OSError):
+            os.write(self._stderr, f"<{priority}>{clean(text)}{more}\n".encode())
 
 
 def info(text: str, *, message_id: str = "", **fields: object) -> None:

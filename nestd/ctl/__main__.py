@@ -9,6 +9,7 @@ import sys
 from argparse import Namespace
 
 from . import commands, guests
+from .agent import password_agent
 from .arguments import parse
 from .client import Client
 from .failures import FAILED, Refused, Unreachable
@@ -25,23 +26,27 @@ COMMANDS = {
     "kill": guests.kill,
     "console": guests.console,
 }
+_READING = ("status", "list", "show")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command. Returns the exit code; dies of SIGINT or SIGPIPE as a well-behaved tool does."""
     try:
-        return _run(argv)
+        return _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except BrokenPipeError:
         return _die_of(signal.SIGPIPE)
 
 
-def _run(argv: list[str] | None) -> int:
+def _run(argv: list[str]) -> int:
     screen = Screen(os.environ)
     try:
         given = _parse(argv)
-        with Client(given.bus, os.environ, interactive=given.ask) as client:
+        # Reading asks nobody, and for polkit the system bus is the only one.
+        asking = given.ask and given.bus == "system" and given.command not in _READING
+        with Client(given.bus, os.environ, interactive=given.ask) as client, password_agent(asking) as prompt:
+            screen.quiet = prompt  # a progress line would write over the password prompt
             COMMANDS[given.command](given, client, screen)
     except Refused as refused:
         screen.complain(refused.sentence, refused.short)
@@ -57,7 +62,7 @@ def _run(argv: list[str] | None) -> int:
     return 0
 
 
-def _parse(argv: list[str] | None) -> Namespace:
+def _parse(argv: list[str]) -> Namespace:
     try:
         return parse(argv)
     finally:

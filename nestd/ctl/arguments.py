@@ -103,10 +103,12 @@ def parser() -> argparse.ArgumentParser:
         parents=[bus, reading],
     )
     top.add_argument("--version", action="version", version=f"nestctl {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", title="commands")
+    commands = top.add_subparsers(metavar="COMMAND", title="commands", prog="nestctl")
 
     def command(word: str, what: str, *parts: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        made = commands.add_parser(word, help=what, description=what, allow_abbrev=False, parents=[*parts, bus])
+        made = commands.add_parser(
+            word, help=what, description=what, allow_abbrev=False, parents=[*parts, bus]
+        )
         made.set_defaults(command=word)
         return made
 
@@ -125,10 +127,13 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
+def parse(argv: list[str]) -> argparse.Namespace:
     """The command line understood; ends the process (2) with a usage message where it cannot be."""
+    given = argparse.Namespace(command="status", bus="system", ask=True, json=False)
+    if argv in ([], ["status"]):
+        return given  # the commonest call, without building a parser: a quarter of the time it takes
     top = parser()
-    given = top.parse_args(argv, argparse.Namespace(command="status", bus="system", ask=True, json=False))
+    top.parse_args(argv, given)
     if given.json and given.command not in _READING:
         top.error(f"{given.command} has no --json")
     if given.command == "launch":
@@ -155,7 +160,9 @@ def _change(part: argparse.ArgumentParser) -> None:
 
 
 def _launch(part: argparse.ArgumentParser) -> None:
-    part.add_argument("--cpu", metavar="M", type=word, help="host (default) or a QEMU model; the extension is added")
+    part.add_argument(
+        "--cpu", metavar="M", type=word, help="host (default) or a QEMU model; the extension is added"
+    )
     part.add_argument(
         "--cpu-feature",
         dest="features",

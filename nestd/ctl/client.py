@@ -3,39 +3,43 @@
 
 from __future__ import annotations
 
-import os
-import select
-import socket
-import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+from nestd.errors import Malformed
+from nestd.wire import message
+from nestd.wire.header import Flag, Header, Kind
+from nestd.wire.library import Variant
+
 from .failures import Refused, Unreachable
+from .stream import Stream
 
 NESTD = "org.nestd1"
-READ_LIMIT = 25.0  # seconds, as every D-Bus library has it
-CHANGE_LIMIT = 600.0  # seconds: a person may have to find a password, and a guest to start
+READ_LIMIT = 25.0  # seconds, as D-Bus libraries have it
+CHANGE_LIMIT = 600.0  # seconds: somebody may have to find a password, and a guest to start
 
 _BUS = "org.freedesktop.DBus"
-_TICK = 0.1  # seconds between two calls of `waiting`
+_VALUES = 1_000_000  # in one answer; nestd is trusted more than a stranger, but not without end
 
 
 class Client:
     """A connection to a message bus, for calls to nestd.
 
-    `bus` is `system`, `session` or a D-Bus address. `interactive`: polkit may ask for a password.
-    Raises Unreachable where the bus is not there or does not let us in.
+    `bus` is `system`, `session` or a D-Bus address; `interactive`: polkit may ask for a password.
+    Every method raises Unreachable where the bus is not there or breaks off.
     """
 
     def __init__(self, bus: str, environment: Mapping[str, str], *, interactive: bool) -> None:
-        self._name = bus
-        self._interactive = interactive
+        self._flags = Flag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Flag(0)
         self._serial = 0
-        self._buffer = b""
-        self._descriptors: list[int] = []
-        self._socket = ...
+        self._stream = Stream(bus, environment, time.monotonic() + READ_LIMIT)
+        try:
+            self.call("/org/freedesktop/DBus", _BUS, "Hello", destination=_BUS)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Client:
         return self
@@ -44,3 +48,88 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def close(self) -> None:
+        """Leave the bus. A call under way is not undone by it."""
+        self._stream.close()
+
+    def call(
+        self,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str = "",
+        *values: object,
+        destination: str = NESTD,
+        limit: float = READ_LIMIT,
+        waiting: Callable[[], None] | None = None,
+    ) -> list[Any]:
+        """Call a method and give what it answers, with all variants unwrapped.
+
+        `limit` in seconds; `waiting` is called now and then until the answer comes. Raises Refused.
+        """
+        answer = self._exchange((destination, path, interface, member), signature, values, limit, waiting)
+        self._stream.drop(answer.header.unix_fds)
+        return self._values(answer)
+
+    def open(self, path: str, interface: str, member: str) -> int:
+        """Call a method that answers with one descriptor, which is the caller's to close. Raises Refused."""
+        answer = self._exchange((NESTD, path, interface, member), "", (), CHANGE_LIMIT, None)
+        if answer.header.signature != "h" or answer.header.unix_fds != 1:
+            self._stream.drop(answer.header.unix_fds)
+            raise Unreachable(f"nestd did not answer {member} with one descriptor")
+        descriptors = self._stream.take(1)
+        if not descriptors:
+            raise Unreachable("the bus lost the descriptor that nestd sent")
+        return descriptors[0]
+
+    def _exchange(
+        self,
+        to: tuple[str, str, str, str],
+        signature: str,
+        values: Sequence[object],
+        limit: float,
+        waiting: Callable[[], None] | None,
+    ) -> message.Message:
+        """Make a call and wait for its answer; everything else that comes is thrown away."""
+        deadline = time.monotonic() + limit
+        self._serial += 1
+        self._stream.send(message.call(self._serial, *to, signature, values, flags=self._flags), deadline)
+        while True:
+            try:
+                found = self._stream.next(deadline, waiting)
+            except Malformed as error:
+                raise Unreachable(f"the bus brought what is no message: {error}") from None
+            if self._answers(found.header, to[0]):
+                break
+            self._stream.drop(found.header.unix_fds)
+        if found.header.kind == Kind.ERROR:
+            self._stream.drop(found.header.unix_fds)
+            text = self._values(found)[:1]
+            raise Refused(found.header.error_name, text[0] if text and isinstance(text[0], str) else "")
+        return found
+
+    def _answers(self, header: Header, destination: str) -> bool:
+        # The bus fills in the sender. It may answer for nestd (there is no such service); of others it
+        # delivers no answer that nobody asked for.
+        return (
+            header.kind in (Kind.REPLY, Kind.ERROR)
+            and header.reply_serial == self._serial
+            and (header.sender == _BUS or (destination != _BUS and header.sender.startswith(":")))
+        )
+
+    @staticmethod
+    def _values(answer: message.Message) -> list[Any]:
+        try:
+            return [_plain(value) for value in answer.values(_VALUES)]
+        except Malformed as error:
+            raise Unreachable(f"the answer is no proper message: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """The value with the Variants in it unwrapped."""
+    if isinstance(value, Variant):
+        return _plain(value.value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value

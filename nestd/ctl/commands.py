@@ -38,7 +38,7 @@ def _change(member: str, what: str, given: Namespace, client: Client, screen: Sc
     options = {"scope": Variant("s", given.scope), "dry-run": Variant("b", given.dry_run)}
     with screen.progress(what) as tick:
         (result,) = client.call(
-            MANAGER_PATH, MANAGER, member, "a{sv}", [options], limit=CHANGE_LIMIT, waiting=tick
+            MANAGER_PATH, MANAGER, member, "a{sv}", options, limit=CHANGE_LIMIT, waiting=tick
         )
     if given.json:
         screen.json(result)

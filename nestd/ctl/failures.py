@@ -26,11 +26,15 @@ _NOT_THERE = (
 )
 
 
-class Unreachable(Exception):
+class CtlError(Exception):
+    """Why a command of nestctl failed."""
+
+
+class Unreachable(CtlError):
     """The bus cannot be reached, went away, or does not answer; the text says which and what to do."""
 
 
-class Refused(Exception):
+class Refused(CtlError):
     """The call was answered with an error: `name` is its D-Bus name, `text` what it says."""
 
     def __init__(self, name: str, text: str) -> None:

@@ -30,7 +30,8 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
             MANAGER,
             "Launch",
             "sa{sv}",
-            [given.name, _options(given)],
+            given.name,
+            _options(given),
             limit=CHANGE_LIMIT,
             waiting=tick,
         )
@@ -38,7 +39,7 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
     if given.json:
         screen.json(values)
         return
-    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", [MANAGER, "Extension"])
+    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension")
     screen.say(render.launched(values, extension, screen.style))
     if given.console:
         _attach(path, given.name, client, screen)
@@ -70,7 +71,7 @@ def stop(given: Namespace, client: Client, screen: Screen) -> None:
     limit = CHANGE_LIMIT + (_STOP_DEFAULT if given.timeout is None else given.timeout)
     path = _find(client, given.name)
     with screen.progress(f"Stopping {render.visible(given.name)}") as tick:
-        client.call(path, GUEST, "Stop", "a{sv}", [options], limit=limit, waiting=tick)
+        client.call(path, GUEST, "Stop", "a{sv}", options, limit=limit, waiting=tick)
 
 
 def kill(given: Namespace, client: Client, screen: Screen) -> None:
@@ -95,12 +96,12 @@ def _attach(path: str, name: str, client: Client, screen: Screen) -> None:
 
 
 def _find(client: Client, name: str) -> str:
-    (path,) = client.call(MANAGER_PATH, MANAGER, "GetGuest", "s", [name])
+    (path,) = client.call(MANAGER_PATH, MANAGER, "GetGuest", "s", name)
     return str(path)
 
 
 def _guest(client: Client, path: str) -> dict[str, Any]:
-    (properties,) = client.call(path, _PROPERTIES, "GetAll", "s", [GUEST])
+    (properties,) = client.call(path, _PROPERTIES, "GetAll", "s", GUEST)
     return _kebab(properties)
 
 

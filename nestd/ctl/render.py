@@ -57,7 +57,9 @@ def change(values: Values, dry_run: bool, style: Style = PLAIN) -> str:
     now, boot = (_nesting(values.get(key), style) for key in ("nested", "nested-at-boot"))
     if dry_run:
         verdict = f"Nothing was done. Nesting is {now} now; at the next boot: {boot}."
-        steps = ["It would take these steps:", *steps] if steps else ["There is nothing to do: it is already so."]
+        steps = (
+            ["It would take these steps:", *steps] if steps else ["There is nothing to do: it is already so."]
+        )
     else:
         already = "" if values.get("changed") is True else "Already so: "
         verdict = f"{already}{'nesting' if already else 'Nesting'} is {now} now; at the next boot: {boot}."
@@ -79,13 +81,16 @@ def guests(rows: Sequence[Values], style: Style = PLAIN) -> str:
                 _text(row, "state"),
                 _text(row, "owner-name"),
                 _text(row, "cpu"),
-                {True: "yes", False: "no"}.get(row.get("nesting") is True, "no"),
+                "yes" if row.get("nesting") is True else "no",
                 memory(row.get("memory")),
                 _text(row, "pid") if row.get("pid") else "-",
             )
         )
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    out = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    out = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
     return "\n".join([style.bold(out[0]), *out[1:]]) + "\n"
 
 
@@ -114,12 +119,10 @@ def launched(values: Values, extension: str, style: Style = PLAIN) -> str:
     """The verdict on a guest that was started: what its vCPU really got."""
     granted = style.good("granted") if values.get("nesting") is True else style.warn("not granted")
     missing = " ".join(_several(values.get("missing-flags")))
-    return (
-        f"{style.bold(_text(values, 'name'))} runs as {_text(values, 'unit')} (uid {_text(values, 'owner')}), "
-        f"CPU {_text(values, 'cpu')}, {visible(extension) or 'nesting'}: {granted}"
-        + (f"; missing flags: {visible(missing)}" if missing else "")
-        + "\n"
-    )
+    name, unit, owner, cpu = (_text(values, key) for key in ("name", "unit", "owner", "cpu"))
+    verdict = f"{style.bold(name)} runs as {unit} (uid {owner}), CPU {cpu}"
+    verdict += f", {visible(extension) or 'nesting'}: {granted}"
+    return verdict + (f"; missing flags: {visible(missing)}" if missing else "") + "\n"
 
 
 def memory(value: object) -> str:

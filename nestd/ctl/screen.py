@@ -25,6 +25,7 @@ class Screen:
         self.style = style_for(sys.stdout, environment)
         self._error_style = style_for(sys.stderr, environment)
         self._terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.quiet = False  # no progress
 
     def say(self, text: str) -> None:
         """Write a result; BrokenPipeError where nobody reads on, OSError where it cannot be written."""
@@ -60,7 +61,7 @@ class Screen:
         def tick() -> None:
             nonlocal shown
             elapsed = time.monotonic() - begun
-            if self._terminal and elapsed > _PATIENCE:
+            if self._terminal and not self.quiet and elapsed > _PATIENCE:
                 shown = True
                 frame = _FRAMES[int(elapsed * 8) % len(_FRAMES)]
                 _write(sys.stderr, f"\r{frame} {what} ({elapsed:.0f} s)\x1b[K")

@@ -22,5 +22,6 @@ def find(root: Root, path: str) -> str:
             if program.is_file() and os.access(program, os.X_OK):
                 return str(program)
     raise LaunchFailed(
-        f"{_NAMES[0]} is not installed: install the package qemu-system-x86 (Debian, Ubuntu) or qemu-kvm (Fedora)."
+        f"{_NAMES[0]} is not installed: install the package qemu-system-x86 (Debian, Ubuntu) "
+        "or qemu-kvm (Fedora)."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What nestd knows of its running guests, kept so that the next nestd finds them again: JSON, for root alone."""
+"""What nestd knows of its running guests, kept for the next nestd: JSON, for root alone."""
 
 from __future__ import annotations
 

@@ -61,7 +61,9 @@ def guest_spec(name: str, user: str, options: Mapping[str, Any]) -> GuestSpec:
     )
     for option, value in (("initrd", spec.initrd), ("append", spec.append)):
         if value and not spec.kernel:
-            raise InvalidArgs(f"{option} goes with a kernel: name one with the option kernel, or leave it out.")
+            raise InvalidArgs(
+                f"{option} goes with a kernel: name one with the option kernel, or leave it out."
+            )
     return spec
 
 
@@ -77,8 +79,8 @@ def check_name(name: str) -> None:
 def _cpu(model: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", model):
         raise InvalidArgs(
-            f"{_shown(model)} is no CPU model: use host or a name from `qemu-system-x86_64 -cpu help`; flags go "
-            "into cpu-features."
+            f"{_shown(model)} is no CPU model: use host or a name from `qemu-system-x86_64 -cpu help`; "
+            "flags go into cpu-features."
         )
     return model
 
@@ -104,8 +106,8 @@ def _disk(options: Mapping[str, Any]) -> Disk:
     kind = options.get("format", "")
     if kind not in _FORMATS:
         raise InvalidArgs(
-            f"The disk {path} needs its format, raw or qcow2, not {_shown(kind)}: a format is never guessed, as a "
-            "raw disk can pretend to be another."
+            f"The disk {path} needs its format, raw or qcow2, not {_shown(kind)}: a format is never "
+            "guessed, as a raw disk can pretend to be another."
         )
     return Disk(path, kind, options.get("readonly", False), options.get("snapshot", False))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A guest's transient unit as properties: what QEMU may do, and no more.
 
-Source: systemd.exec(5), systemd.resource-control(5), org.freedesktop.systemd1(5); nothing that systemd 247 does
-not know. The guest's files are opened with the rights of the unit's user, and a guest that breaks out of
-QEMU has those rights too. What it then meets:
+Source: systemd.exec(5), systemd.resource-control(5), org.freedesktop.systemd1(5); nothing that systemd 247
+does not know. The guest's files are opened with the rights of the unit's user, and a guest that breaks
+out of QEMU has those rights too. What it then meets:
 
 - ProtectSystem=strict with ReadWritePaths of the writable disks alone: it cannot write to ~/.bashrc, which
   belongs to the same user. /home and /tmp stay readable, since that is where people keep disks, kernels and

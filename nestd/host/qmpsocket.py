@@ -65,7 +65,7 @@ def connect(path: str, uid: int) -> socket.socket:
 
 
 class QmpSocket:
-    """A QMP session: `async with QmpSocket(connect(...)) as qmp: await qmp.execute(...)`. Owns `connection`."""
+    """A QMP session: `async with QmpSocket(connect(...)) as qmp: ...`. Owns `connection`."""
 
     def __init__(self, connection: socket.socket, limit: float = 5.0) -> None:
         self._connection = connection

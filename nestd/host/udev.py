@@ -58,9 +58,9 @@ class ModuleMonitor:
             try:
                 device = self._monitor.poll(timeout=0)
             except OSError as error:
-                if error.errno != errno.ENOBUFS:
+                if not self._overflowed(error):
+                    self.close()
                     raise
-                self._forget_overflow(self._monitor.fileno())
                 self._on_overflow()
                 continue
             if device is None:
@@ -72,8 +72,9 @@ class ModuleMonitor:
         if device.action in ("add", "remove"):
             self._on_event(ModuleEvent(device.action, device.sys_name))
 
-    @staticmethod
-    def _forget_overflow(descriptor: int) -> None:
-        """Until the socket's pending error is fetched, poll fails for ever (seen with libudev 252)."""
-        with socket.socket(fileno=os.dup(descriptor)) as same:
-            same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def _overflowed(self, error: OSError) -> bool:
+        """Whether it was an overflow. pyudev's poll has no errno, and fails until the socket's is fetched."""
+        if error.errno == errno.ENOBUFS or self._monitor is None:
+            return True
+        with socket.socket(fileno=os.dup(self._monitor.fileno())) as same:
+            return same.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ENOBUFS

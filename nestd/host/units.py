@@ -53,9 +53,7 @@ class Bus(Protocol):
     ) -> list[Any]:
         """Call and return the body of the answer; `limit` in seconds. Raises CallFailed."""
 
-    async def subscribe(
-        self, rule: str, handler: Callable[[Signal], None]
-    ) -> Callable[[], Awaitable[None]]:
+    async def subscribe(self, rule: str, handler: Callable[[Signal], None]) -> Callable[[], Awaitable[None]]:
         """Have `handler` called for what matches `rule`, until the returned function is awaited."""
 
 

@@ -105,14 +105,17 @@ async def _undo_step(host: Host, step: plan.Step) -> None:
 
 
 async def _unload(host: Host, driver: Driver) -> None:
-    """Unload the driver; decided by reading back, never by the tool's words."""
+    """Unload the driver; decided by reading back, never by the tool's words.
+
+    One that is there again after rmmod had done its work was autoloaded: `_load` deals with that.
+    """
     words = await _tried(host.kmod.unload(driver.name))
-    if host.kmod.state(driver.name) is not DriverState.LOADED:
+    if host.kmod.state(driver.name) is not DriverState.LOADED or not words:
         return
     users = host.kmod.refcnt(driver.name)
     if users:
         raise _DriverInUse(plan.in_use(driver, users, holders(host.root)))
-    raise _StepFailed(f"{driver.name} could not be unloaded ({words or 'it was loaded again at once'})")
+    raise _StepFailed(f"{driver.name} could not be unloaded ({words})")
 
 
 async def _load(host: Host, driver: Driver, nested: Nesting) -> None:

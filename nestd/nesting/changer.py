@@ -81,4 +81,3 @@ class Changer:
             message_id=log.CHANGED,
         )
         return Outcome(True, steps, status)
-

@@ -100,7 +100,9 @@ def _status(
     users: int,
 ) -> Status:
     nested = _nested(running, extension)
-    settles_by_reload = running.state in {DriverState.LOADED, DriverState.UNLOADED} and not running.loading_disabled
+    settles_by_reload = (
+        running.state in {DriverState.LOADED, DriverState.UNLOADED} and not running.loading_disabled
+    )
     return Status(
         extension=extension,
         driver=running.driver.name if running.driver else "",

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from nestd.model import Disk, Extension, GuestSpec
 
@@ -43,8 +44,8 @@ def arguments(spec: GuestSpec, extension: Extension, runtime_dir: str, console_l
     argv += ["-display", "none", "-nic", "none"]
     argv += ["-chardev", f"socket,id=qmp,path={_quoted(runtime_dir)}/qmp,server=on,wait=off"]
     argv += ["-mon", "chardev=qmp,mode=control"]
-    argv += ["-chardev", f"socket,id=console,path={_quoted(runtime_dir)}/console,server=on,wait=off"
-             f",logfile={_quoted(console_log)},logappend=off"]  # fmt: skip
+    console = f"socket,id=console,path={_quoted(runtime_dir)}/console,server=on,wait=off"
+    argv += ["-chardev", f"{console},logfile={_quoted(console_log)},logappend=off"]
     argv += ["-serial", "chardev:console"]
     for number, disk in enumerate(spec.disks):
         argv += _disk(disk, f"disk{number}")
@@ -64,7 +65,7 @@ def cpu(spec: GuestSpec, extension: Extension) -> str:
 
 def shape(argv: Sequence[str]) -> Shape | None:
     """Read an argument list of `arguments` back; None if it is none."""
-    values = dict(zip(argv, argv[1:], strict=False))
+    values = dict(pairwise(argv))
     memory = re.fullmatch(r"([0-9]+)M", values.get("-m", ""))
     vcpus = re.fullmatch(r"[0-9]+", values.get("-smp", ""))
     if memory is None or vcpus is None or "-cpu" not in values:

@@ -101,7 +101,7 @@ def verdict(extensions: Mapping[str, object], filtered: object) -> VcpuVerdict:
 def _dropped(word: object) -> list[str]:
     match word:
         case {"cpuid-input-eax": int(leaf), "cpuid-register": str(register), "features": int(mask)}:
-            subleaf = word.get("cpuid-input-ecx", 0)
+            subleaf = word.get("cpuid-input-ecx", 0) if isinstance(word, dict) else 0
             if isinstance(subleaf, int) and 0 <= mask < 1 << 32 and register in cpuid.REGISTERS:
                 return cpuid.names(leaf, subleaf, register, mask)
     raise Malformed("QMP: filtered-features holds what is no CPUID word")

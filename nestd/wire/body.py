@@ -76,8 +76,8 @@ def marshal(signature: str, values: Sequence[Any]) -> bytes:
         if values:
             raise ValueError("values without a signature")
         return b""
-    writer: Any = _Writer(signature, [_plain(value) for value in values])
-    return bytes(writer.marshall())
+    writer: Any = _Writer
+    return bytes(writer(signature, [_plain(value) for value in values]).marshall())
 
 
 def variant(signature: str, value: Any) -> Variant:
@@ -171,9 +171,10 @@ class Reader:
     def _container(self, kind: SignatureType, depth: int) -> Any:
         if depth > 2 * _DEPTH:
             raise Malformed("values nest too deeply")
-        if kind.token == "a":
+        code = kind.token
+        if code == "a":
             return self._array(kind.children[0], depth)
-        if kind.token == "v":
+        if code == "v":
             return self._variant(depth)
         self.align(8)
         return [self.value(child, depth) for child in kind.children]

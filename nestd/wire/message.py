@@ -112,15 +112,19 @@ def _message(
     for field, text in texts:
         if text:
             raw = text.encode()
+            _align(fields)
             fields += pack("<BB1sxI", field, 1, _TEXT_FIELDS[field], len(raw)) + raw + b"\0"
-            fields += bytes(-len(fields) % 8)
-    if reply_serial:
-        fields += pack("<BB1sxI", Field.REPLY_SERIAL, 1, b"u", reply_serial)
-    if fds:
-        fields += pack("<BB1sxI", Field.UNIX_FDS, 1, b"u", fds)
-    # The signature comes last: it is the one field that can leave the next one unaligned.
+    for field, number in ((Field.REPLY_SERIAL, reply_serial), (Field.UNIX_FDS, fds)):
+        if number:
+            _align(fields)
+            fields += pack("<BB1sxI", field, 1, b"u", number)
     if signature:
         raw = signature.encode()
+        _align(fields)
         fields += pack("<BB1sxB", Field.SIGNATURE, 1, b"g", len(raw)) + raw + b"\0"
     start = pack("<cBBBIII", b"l", kind, flags, 1, len(content), serial, len(fields))
     return start + bytes(fields) + bytes(-len(fields) % 8) + content
+
+
+def _align(fields: bytearray) -> None:
+    fields += bytes(-len(fields) % 8)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A bus service that claims to be nestd: one guest, `demo`, and canned answers.
 
-    python fake_nestd.py ADDRESS [MEMBER=ERROR:TEXT]...
+    python -m tests.ctl.fake_nestd ADDRESS FOLDER
 
-A member that is given an error answers with it. Standard output tells `ready`, and then each call as
-a line of JSON: member, path, arguments, and whether interactive authorization is allowed. The
-console greets, answers in capitals and closes when it hears `bye`.
+FOLDER/errors.json has the members that are to fail: {member: [error name, text]}; read at each call.
+FOLDER/calls gets a line of JSON for each call: member, path, body, interactive (whether that is
+allowed), and at first the word `ready`. The console greets, answers in capitals and closes when it
+hears `bye`. The member `Kill` never answers, where errors.json has null for it.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import asyncio
 import json
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from dbus_next import Message, MessageFlag, MessageType, Variant  # type: ignore[attr-defined]
-from dbus_next.aio import MessageBus
+from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import RequestNameReply
 
 DEMO = "/org/nestd1/guest/demo"
@@ -102,31 +104,28 @@ def plain(value: Any) -> Any:
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
-async def main(address: str, errors: dict[str, str]) -> None:
+async def main(address: str, folder: Path) -> None:
     """Serve until the bus goes."""
     bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
-    tasks = set()
+    tasks: set[asyncio.Future[None]] = set()
 
     def handle(message: Message) -> Message | bool:
         if message.message_type is not MessageType.METHOD_CALL or message.destination == bus.unique_name:
             return False
-        interactive = bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
-        print(
-            json.dumps(
-                {
-                    "member": message.member,
-                    "path": message.path,
-                    "body": plain(message.body),
-                    "interactive": interactive,
-                }
-            ),
-            flush=True,
-        )
+        call = {
+            "member": message.member,
+            "path": message.path,
+            "body": plain(message.body),
+            "interactive": bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
+        }
+        print(json.dumps(call), file=calls, flush=True)
+        errors = json.loads((folder / "errors.json").read_text())
         if message.member in errors:
-            name, _, text = errors[message.member].partition(":")
-            return Message.new_error(message, name, text)
+            if errors[message.member] is None:
+                return True
+            return Message.new_error(message, *errors[message.member])
         if message.member == "GetGuest" and message.body != ["demo"]:
-            return Message.new_error(message, "org.nestd1.Error.GuestNotFound", "there is no guest of that name")
+            return Message.new_error(message, "org.nestd1.Error.GuestNotFound", "no guest of that name")
         if message.member == "OpenConsole":
             ours, theirs = socket.socketpair()
             task = asyncio.ensure_future(speak(ours))
@@ -136,17 +135,18 @@ async def main(address: str, errors: dict[str, str]) -> None:
         signature, body = ANSWERS[message.member]
         # A signal meant for nobody in particular, and one for the caller: both are to be ignored.
         for destination in (None, message.sender):
-            noise = Message.new_signal("/org/nestd1", "org.nestd1.Manager", "ModuleEvent", "ss", ["add", "kvm"])
-            noise.destination = destination
+            noise = Message.new_signal("/org/nestd1", "org.nestd1.Manager", "ModuleEvent", "s", ["add"])
+            noise.destination = destination  # type: ignore[assignment]
             bus.send(noise)
         return Message.new_method_return(message, signature, body)
 
     bus.add_message_handler(handle)
     if await bus.request_name("org.nestd1") is not RequestNameReply.PRIMARY_OWNER:
         raise SystemExit("org.nestd1 is taken")
-    print("ready", flush=True)
-    await bus.wait_for_disconnect()
+    with (folder / "calls").open("a") as calls:
+        print('"ready"', file=calls, flush=True)
+        await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], dict(given.split("=", 1) for given in sys.argv[2:])))
+    asyncio.run(main(sys.argv[1], Path(sys.argv[2])))

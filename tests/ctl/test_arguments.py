@@ -19,7 +19,9 @@ def test_sizes(text: str, value: int) -> None:
     assert arguments.size(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "0", "0G", "1.5G", "2GiB", "5X", "٣", "20000000T", "1 M", "+1"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "0", "0G", "1.5G", "2GiB", "5X", "٣", "20000000T", "1 M", "+1"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
         arguments.size(text)
@@ -44,8 +46,17 @@ def test_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "path=x", "format=raw", "path=,format=raw", "path=x,format=vmdk", "path=x,format=raw,cache=none"]
-    + ["path=x,format=raw,readonly=maybe", "x", "path=\udcff,format=raw"],
+    [
+        "",
+        "x",
+        "path=x",
+        "format=raw",
+        "path=,format=raw",
+        "path=x,format=vmdk",
+        "path=x,format=raw,cache=none",
+        "path=x,format=raw,readonly=maybe",
+        "path=\udcff,format=raw",
+    ],
 )
 def test_what_is_no_disk(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
@@ -65,10 +76,11 @@ def test_common_options_stand_anywhere() -> None:
 
 
 def test_a_launch_in_full() -> None:
-    given = arguments.parse(
+    line = (
         "launch demo --cpu qemu64 --cpu-feature +avx2 --cpu-feature=-x2apic --memory 2G --vcpus 2 "
-        "--disk path=/d,format=raw --kernel /k --initrd /i --append quiet --user u --allow-no-nesting".split()
+        "--disk path=/d,format=raw --kernel /k --initrd /i --append quiet --user u --allow-no-nesting"
     )
+    given = arguments.parse(line.split())
     assert (given.name, given.cpu, given.features) == ("demo", "qemu64", ["+avx2", "-x2apic"])
     assert (given.memory, given.vcpus, given.disks) == (2 << 30, 2, [{"path": "/d", "format": "raw"}])
     assert (given.kernel, given.initrd, given.append, given.user) == ("/k", "/i", "quiet", "u")
@@ -76,7 +88,8 @@ def test_a_launch_in_full() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "value"), [([], "both"), (["--runtime"], "runtime"), (["--boot"], "boot"), (["--scope=boot"], "boot")]
+    ("scope", "value"),
+    [([], "both"), (["--runtime"], "runtime"), (["--boot"], "boot"), (["--scope=boot"], "boot")],
 )
 def test_scopes(scope: list[str], value: str) -> None:
     assert arguments.parse(["enable", *scope]).scope == value

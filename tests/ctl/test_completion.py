@@ -33,7 +33,13 @@ def complete(folder: Path, *words: str) -> list[str]:
     )
     environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "--norc", "-c", script], env=environment, cwd=folder, capture_output=True, text=True, timeout=30
+        ["bash", "--norc", "-c", script],
+        check=False,
+        env=environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.split()

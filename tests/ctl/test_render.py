@@ -124,7 +124,9 @@ def test_status_where_nothing_is_there() -> None:
 
 def test_an_older_or_newer_nestd_is_no_error() -> None:
     assert "Nesting: unknown\n" in render.status({})
-    assert "weird — nestd names something that this nestctl does not know" in render.status({"obstacle": "weird"})
+    assert "weird — nestd names something that this nestctl does not know" in render.status(
+        {"obstacle": "weird"}
+    )
 
 
 def test_change_done() -> None:
@@ -162,7 +164,13 @@ def test_dry_run() -> None:
 
 
 def test_table_of_guests() -> None:
-    other = GUEST | {"name": "a-long-name", "state": "exited", "nesting": False, "pid": 0, "memory": 1536 << 20}
+    other = GUEST | {
+        "name": "a-long-name",
+        "state": "exited",
+        "nesting": False,
+        "pid": 0,
+        "memory": 1536 << 20,
+    }
     assert render.guests([GUEST, other]) == (
         "NAME         STATE    OWNER  CPU   NESTING  MEMORY  PID\n"
         "demo         running  nestd  host  yes      512M    4711\n"
@@ -200,7 +208,8 @@ def test_verdict_of_a_launch() -> None:
         "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: granted\n"
     )
     assert render.launched(GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}, "svm") == (
-        "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: not granted; missing flags: svm npt\n"
+        "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: not granted; "
+        "missing flags: svm npt\n"
     )
 
 

@@ -109,7 +109,13 @@ def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str
         (reading(ON, DriverState.BUILTIN), OFF, Scope.BOTH, errors.BootloaderUnknown, "kvm_amd.nested=0"),
         (reading(ON, DriverState.BUILTIN), OFF, Scope.BOOT, errors.BootloaderUnknown, "kvm_amd.nested=0"),
         (reading(ON, DriverState.BUILTIN), OFF, Scope.RUNTIME, errors.NotSupported, "scope boot"),
-        (reading(ON, command_line="kvm-amd.nested=1"), OFF, Scope.BOTH, errors.Overridden, "kernel command line"),
+        (
+            reading(ON, command_line="kvm-amd.nested=1"),
+            OFF,
+            Scope.BOTH,
+            errors.Overridden,
+            "kernel command line",
+        ),
         (
             reading(ON, files=(("/etc/modprobe.d/zzz.conf", "# no\noptions kvm_amd nested=1\n"),)),
             OFF,

@@ -8,15 +8,20 @@ import os
 import select
 import socket
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from dbus_next._private.unmarshaller import Unmarshaller
-from dbus_next.constants import MessageFlag, MessageType
-from dbus_next.message import Message
-from dbus_next.signature import Variant
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.13 on dbus-next's __init__
+    from dbus_next._private.unmarshaller import Unmarshaller
+    from dbus_next.constants import MessageFlag, MessageType
+    from dbus_next.message import Message
+    from dbus_next.signature import Variant
+
+__all__ = ["CallError", "Client", "Message", "Variant", "options", "plain"]
 
 NAME = "org.nestd1"
 PATH = "/org/nestd1"
@@ -24,7 +29,8 @@ MANAGER = "org.nestd1.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 DBUS = "org.freedesktop.DBus"
 
-ROOT, ALICE, BOB, NOBODY = 0, 61184, 61185, 65534
+# The bus and polkit want accounts that exist: these are unprivileged ones of every Debian (base-passwd).
+ROOT, ALICE, BOB, NOBODY = 0, 5, 8, 65534
 LIMIT = 30.0  # seconds: beyond any answer that is still to come
 
 
@@ -91,6 +97,18 @@ class Client:
         """Call and wait for the reply; `how` is as for `send`. CallError."""
         return self.reply(self.send(member, signature, body, **how))
 
+    def error(self, member: str, signature: str = "", body: Sequence[Any] = (), **how: Any) -> CallError:
+        """Call and wait for the error; AssertionError if the call works."""
+        return self.failure(self.send(member, signature, body, **how))
+
+    def failure(self, serial: int) -> CallError:
+        """Wait for the error that answers a call; AssertionError if the call has worked."""
+        try:
+            values = self.reply(serial)
+        except CallError as error:
+            return error
+        raise AssertionError(f"an error was expected, not {values}")
+
     def get(self, name: str) -> Any:
         """One property of the manager."""
         return self.call("Get", "ss", [MANAGER, name], interface=PROPERTIES)[0]
@@ -128,6 +146,10 @@ class Client:
         message = self._calls.popleft()
         assert message.member == member
         return message
+
+    def calls_so_far(self) -> list[str]:
+        """The names of the methods that were called on this client and have not been taken."""
+        return [message.member for message in self._calls]
 
     def owner_of(self, name: str) -> str:
         """The unique name of a name's owner; empty if there is none."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -12,10 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dbus_next.message import Message
-from dbus_next.signature import Variant
-
-from tests.support.clients import LIMIT, Client, plain
+from tests.support.clients import LIMIT, Client, Message, Variant, plain
 from tests.support.privatebus import PrivateBus
 
 NAME = "org.freedesktop.PolicyKit1"
@@ -36,16 +34,17 @@ exec /usr/lib/polkit-1/polkitd --no-debug
 
 def allow(*actions: str, uid: int) -> str:
     """A rule that lets the user do these actions without asking."""
-    user = f'subject.user == "{uid}" || subject.user == polkit.spawn(["id", "-un", "{uid}"]).trim()'
+    user = pwd.getpwuid(uid).pw_name
     return "".join(
-        f'polkit.addRule(function(action, subject) {{ if (action.id == "{action}" && ({user})) '
-        "return polkit.Result.YES; });\n"
+        "polkit.addRule(function(action, subject) {"
+        f'  if (action.id == "{action}" && subject.user == "{user}") return polkit.Result.YES;'
+        "});\n"
         for action in actions
     )
 
 
 class Polkitd:
-    """polkitd on `bus`, knowing nestd's actions and `rules` (JavaScript) only: `with Polkitd(bus, rules): ...`.
+    """polkitd on `bus`, knowing nestd's actions and `rules` (JavaScript) only, in a `with` statement.
 
     Its folders are bind-mounted in a mount namespace of its own, so that the machine's are not seen.
     """
@@ -95,10 +94,9 @@ class Polkitd:
         for path in [self._folder, *self._folder.rglob("*")]:
             shutil.chown(path, "polkitd")
         with (self._folder / "stderr").open("wb") as errors:
-            self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-ec", _IN_A_NAMESPACE, "sh", self._folder],
-                env=self._bus.environment, stdout=errors, stderr=errors,
-            )  # fmt: skip
+            argv = ["unshare", "-m", "--propagation", "private", "sh", "-ec", _IN_A_NAMESPACE, "sh"]
+            argv += [str(self._folder)]
+            self._process = subprocess.Popen(argv, env=self._bus.environment, stdout=errors, stderr=errors)
         deadline = time.monotonic() + LIMIT
         with Client(self._bus.address) as client:
             while not client.owner_of(NAME):

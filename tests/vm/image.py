@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The machine's disk: Debian from its packages, without a loop device, kept until what it is made of changes."""
+"""The machine's disk: Debian from its packages, no loop device, kept until what it is made of changes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Image:
 def host_packages() -> tuple[str, ...]:
     """Return the Debian packages that this package needs on the host, besides python3."""
     return (
-        "mmdebstrap", "debian-archive-keyring", "qemu-system-x86", "qemu-utils", "e2fsprogs", "kmod", "util-linux",
+        "mmdebstrap", "debian-archive-keyring", "qemu-system-x86", "qemu-utils", "e2fsprogs", "kmod",
+        "util-linux", "dpkg", "coreutils",
     )  # fmt: skip
 
 
@@ -143,7 +144,14 @@ def _bootstrap(system: Path, source_list: Path, building: Path, log: Path, progr
         f"--customize-hook=NESTD_VM='{_HERE}' '{_HERE}/baked/customize' \"$1\"",
         sources.SUITE, system, source_list,
     ]  # fmt: skip
-    _run(command, log, lambda line: progress(f"Debian: {line[3:]}") if line.startswith("I: ") else None)
+    _run(command, log, lambda line: _tell(line, progress))
+
+
+def _tell(line: str, progress: Progress) -> None:
+    """Pass on those of mmdebstrap's words that name a phase."""
+    phase = line.removeprefix("I: ")
+    if phase != line and phase.startswith(("running apt-get", "downloading", "extracting", "installing")):
+        progress(f"Debian: {phase.rstrip('.')}")
 
 
 def _install_kernel(

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Where strangers' words become typed values, and who may do what: one table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+from nestd import errors, log
+from nestd.bus.exported import Call, Exported
+from nestd.model import Scope
+from nestd.wire.library import Variant
+
+SET_RUNTIME = "org.nestd1.set-runtime"
+SET_BOOT = "org.nestd1.set-boot"
+LAUNCH = "org.nestd1.launch"
+MANAGE_GUESTS = "org.nestd1.manage-guests"
+
+_MANAGER = "org.nestd1.Manager"
+_GUEST = "org.nestd1.Guest"
+_WORDS = {
+    "s": "a string",
+    "b": "a boolean",
+    "u": "an unsigned 32-bit number",
+    "i": "a signed 32-bit number",
+    "t": "an unsigned 64-bit number",
+    "d": "a floating-point number",
+    "o": "an object path",
+    "as": "a list of strings",
+    "a{sv}": "a dictionary",
+    "aa{sv}": "a list of dictionaries",
+}
+_CONTROL = re.compile(r"[\0-\x1f\x7f]")
+_SHOWN = 80
+# What polkit's dialog says that is to be done to the guest (data/org.nestd1.policy).
+_VERBS = MappingProxyType(
+    {
+        "Stop": "stop",
+        "Kill": "kill",
+        "OpenConsole": "open the console of",
+        "GetConsoleLog": "read the console of",
+    }
+)
+_CHANGE_OPTIONS = MappingProxyType({"scope": "s", "dry-run": "b"})
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What Enable or Disable was asked for."""
+
+    scope: Scope
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a call needs: all of these polkit actions, unless `owner` calls. None: open to everyone."""
+
+    actions: tuple[str, ...] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+    owner: int | None = None
+
+
+Rule = Callable[[Call, Any, Exported], Demand]
+
+
+@runtime_checkable
+class Owned(Protocol):
+    """An exported object that belongs to a user."""
+
+    @property
+    def owner(self) -> int:
+        """The user id."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, for the person who is asked."""
+
+
+class Judge(Protocol):
+    """What bus/polkit.py gives."""
+
+    async def check(self, sender: str, action: str, details: Mapping[str, str], interactive: bool) -> None:
+        """Return if the action is allowed. Raises AccessDenied and its like."""
+
+    async def uid_of(self, sender: str) -> int:
+        """The user id behind a unique name. Raises AccessDenied: nobody knows."""
+
+
+def options(given: Mapping[str, Variant], table: Mapping[str, str]) -> dict[str, Any]:
+    """The plain values of an a{sv}, held against a table of name and signature.
+
+    Of an option that is given twice, the last counts. InvalidArgs: one is not in the table, or has another
+    type; the text says which are known, and which type is wanted.
+    """
+    values = {}
+    for name, value in given.items():
+        if name not in table:
+            known = ", ".join(sorted(table)) or "none"
+            raise errors.InvalidArgs(f"There is no option {_show(name)}. Known options: {known}.")
+        wanted = table[name]
+        if value.signature != wanted:
+            words = f"{_WORDS[wanted]} ({wanted})" if wanted in _WORDS else f"of type {wanted}"
+            raise errors.InvalidArgs(
+                f"The option {name} must be {words}, not of type {_show(value.signature)}."
+            )
+        values[name] = value.value
+    return values
+
+
+def one_line(name: str, text: str) -> str:
+    """`text`, if it has no NUL, no newline and no other control character; else InvalidArgs naming it."""
+    if _CONTROL.search(text):
+        raise errors.InvalidArgs(f"{name} must not hold control characters: {_show(text)}.")
+    return text
+
+
+def change(call: Call) -> Change:
+    """`validate` for Enable and Disable. Raises InvalidArgs."""
+    given = options(call.arguments[0], _CHANGE_OPTIONS)
+    scope = given.get("scope", Scope.BOTH)
+    if scope not in set(Scope):
+        known = ", ".join(Scope)
+        raise errors.InvalidArgs(f"The option scope must be one of {known}, not {_show(scope)}.")
+    return Change(Scope(scope), given.get("dry-run", False))
+
+
+class Guard:
+    """Judges each call by the table; a member that is not in it is refused."""
+
+    def __init__(self, judge: Judge, rules: Mapping[tuple[str, str], Rule] | None = None) -> None:
+        self._judge = judge
+        self._rules = RULES if rules is None else rules
+        self._complaints = log.Limiter()
+
+    def __call__(self, call: Call, request: Any, exported: Exported) -> Coroutine[Any, Any, None] | None:
+        """None: open to everyone. Else a coroutine that returns if the caller may, or raises."""
+        rule = self._rules.get((call.interface, call.member))
+        if rule is None:
+            raise errors.AccessDenied(f"{call.member} is not open to anybody: no rule says who may call it.")
+        demand = rule(call, request, exported)
+        return self._check(call, demand) if demand.actions else None
+
+    async def _check(self, call: Call, demand: Demand) -> None:
+        if demand.owner is not None and await self._judge.uid_of(call.sender) == demand.owner:
+            return
+        for action in demand.actions:
+            try:
+                await self._judge.check(call.sender, action, demand.details, call.interactive)
+            except errors.BusError as error:
+                if self._complaints.passes():
+                    log.info(
+                        f"{call.member} was refused: {error}",
+                        message_id=log.DENIED,
+                        action=action,
+                        sender=call.sender,
+                    )
+                raise
+
+
+def _open(_: Call, __: Any, ___: Exported) -> Demand:
+    return Demand()
+
+
+def _nesting(call: Call, request: Change, _: Exported) -> Demand:
+    if request.dry_run:
+        return Demand()
+    actions = (*[SET_RUNTIME] * request.scope.runtime, *[SET_BOOT] * request.scope.boot)
+    return Demand(actions, {"nested": "on" if call.member == "Enable" else "off"})
+
+
+def _launch(call: Call, _: Any, __: Exported) -> Demand:
+    return Demand((LAUNCH,), {"guest": call.arguments[0]})
+
+
+def _own_guest(call: Call, _: Any, exported: Exported) -> Demand:
+    if not isinstance(exported, Owned):
+        raise errors.AccessDenied(f"{call.path} belongs to nobody.")
+    details = {"guest": exported.name, "verb": _VERBS[call.member]}
+    return Demand((MANAGE_GUESTS,), details, exported.owner)
+
+
+# A comment to each would repeat data/org.nestd1.xml, which says who may call what.
+RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
+    {
+        (_MANAGER, "GetStatus"): _open,
+        (_MANAGER, "ListHolders"): _open,
+        (_MANAGER, "GetGuest"): _open,
+        (_MANAGER, "Enable"): _nesting,
+        (_MANAGER, "Disable"): _nesting,
+        (_MANAGER, "Launch"): _launch,
+        (_GUEST, "Stop"): _own_guest,
+        (_GUEST, "Kill"): _own_guest,
+        (_GUEST, "OpenConsole"): _own_guest,
+        (_GUEST, "GetConsoleLog"): _own_guest,
+    }
+)
+
+
+def _show(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

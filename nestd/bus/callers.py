@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The work that is under way for each caller, ended when its caller leaves the bus."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from nestd import errors, log
+from nestd.bus.connection import Connection
+from nestd.bus.matches import BUS, Signal
+
+PER_CALLER = 16
+TOTAL = 256
+
+
+@dataclass(slots=True)
+class _Caller:
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    watch: asyncio.Task[None] | None = None
+
+
+class Callers:
+    """Keeps each task until it has ended. A caller is watched only while something is done for it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._callers: dict[str, _Caller] = {}
+        self._watches: set[asyncio.Task[None]] = set()
+        self._count = 0
+
+    def start(self, sender: str, work: Coroutine[Any, Any, None], ended: Callable[[bool], None]) -> None:
+        """Run `work` for a caller; `ended` is told, in every case, whether it was cancelled.
+
+        LimitsExceeded: too much is under way already; `work` is then closed, and `ended` not called.
+        """
+        caller = self._callers.get(sender)
+        if self._count >= TOTAL or (caller is not None and len(caller.tasks) >= PER_CALLER):
+            work.close()
+            raise errors.LimitsExceeded(
+                f"Too many calls are under way ({PER_CALLER} for each caller, {TOTAL} in all): "
+                "wait for their replies first."
+            )
+        if caller is None:
+            caller = self._callers[sender] = _Caller()
+            caller.watch = asyncio.create_task(self._watch(sender, caller))
+            self._watches.add(caller.watch)
+            caller.watch.add_done_callback(self._watches.discard)
+        task = asyncio.create_task(work)
+        caller.tasks.add(task)
+        self._count += 1
+
+        def done(task: asyncio.Task[None]) -> None:
+            caller.tasks.discard(task)
+            self._count -= 1
+            if not caller.tasks:
+                del self._callers[sender]
+                if caller.watch is not None:
+                    caller.watch.cancel()
+            ended(task.cancelled())
+
+        task.add_done_callback(done)
+
+    async def close(self) -> None:
+        """Cancel everything, and wait until it has ended."""
+        tasks = [task for caller in self._callers.values() for task in caller.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # the callbacks of those tasks cancel the watches
+        await asyncio.gather(*self._watches, return_exceptions=True)
+
+    async def _watch(self, sender: str, caller: _Caller) -> None:
+        def leave() -> None:
+            for task in caller.tasks:
+                task.cancel()
+
+        def changed(signal: Signal) -> None:
+            if signal.body[2] == "":
+                leave()
+
+        rule = f"type='signal',sender='{BUS}',interface='{BUS}',member='NameOwnerChanged',arg0='{sender}'"
+        try:
+            unsubscribe = await self._connection.subscribe(rule, changed)
+            try:
+                # It may have left before the rule was there.
+                [here] = await self._connection.bus("NameHasOwner", "s", [sender])
+                if not here:
+                    leave()
+                await asyncio.Event().wait()
+            finally:
+                await unsubscribe()
+        except errors.CallFailed as error:
+            log.warning(f"nobody will tell when {sender} leaves: {error}")

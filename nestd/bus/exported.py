@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What is put on the bus, and what a call of it brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One method call, its arguments read and of the types that the XML says.
+
+    `sender` is the caller's unique name, set by the bus; `interactive`: the caller allows that
+    somebody is asked for authorization.
+    """
+
+    sender: str
+    path: str
+    interface: str
+    member: str
+    arguments: tuple[Any, ...]
+    interactive: bool
+
+
+Result = Sequence[Any] | Coroutine[Any, Any, Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A method in two steps, with the authorization between them.
+
+    `validate` turns the call into a request value, or raises InvalidArgs; `act` does it and gives the
+    out-arguments, at once or as a coroutine. A descriptor among them (`h`) is handed over.
+    """
+
+    validate: Callable[[Call], Any]
+    act: Callable[[Any, Call], Result]
+
+
+class Exported(Protocol):
+    """An object with one interface of the XML, and exactly that interface's members."""
+
+    @property
+    def interface(self) -> str:
+        """The interface's name."""
+
+    @property
+    def methods(self) -> Mapping[str, Handler]:
+        """Each method of the interface."""
+
+    def properties(self) -> Mapping[str, Any]:
+        """Each property's value now: plain values from a snapshot. Cannot raise, cannot block."""
+
+
+def no_request(_: Call) -> None:
+    """`validate` for a method with nothing to validate."""

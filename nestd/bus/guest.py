@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""org.nestd1.Guest, one object a guest: converts and delegates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nestd import errors
+from nestd.bus import boundary
+from nestd.bus.exported import Call, Handler, no_request
+from nestd.guests.registry import Registry
+from nestd.model import GuestRecord
+
+INTERFACE = "org.nestd1.Guest"
+_STOP_OPTIONS = {"timeout": "t"}
+_STOP_TIMEOUT = 30  # seconds
+_LONGEST_TIMEOUT = 86_400
+
+
+class Guest:
+    """The object of the guest `record`. `owner` and `name` are what authorization asks for."""
+
+    interface = INTERFACE
+
+    def __init__(self, registry: Registry, record: GuestRecord) -> None:
+        self._registry = registry
+        self._record = record
+        self.methods: Mapping[str, Handler] = {
+            "Stop": Handler(_timeout, self._stop),
+            "Kill": Handler(no_request, self._kill),
+            "OpenConsole": Handler(no_request, self._open_console),
+            "GetConsoleLog": Handler(no_request, self._console_log),
+        }
+
+    @property
+    def name(self) -> str:
+        """The guest's name."""
+        return self._record.name
+
+    @property
+    def owner(self) -> int:
+        """The uid that needs no authorization for this guest."""
+        return self._record.owner
+
+    def update(self, record: GuestRecord) -> dict[str, Any]:
+        """Take the guest's new record; the properties that are now otherwise."""
+        before = self.properties()
+        self._record = record
+        return {name: value for name, value in self.properties().items() if value != before[name]}
+
+    def properties(self) -> dict[str, Any]:
+        """Every property, from the last record."""
+        record = self._record
+        return {
+            "Name": record.name,
+            "State": str(record.state),
+            "Owner": record.owner,
+            "Unit": record.unit,
+            "Pid": record.pid,
+            "Cpu": record.cpu,
+            "Nesting": record.nesting,
+            "MissingFlags": list(record.missing_flags),
+            "Memory": record.memory,
+            "Vcpus": record.vcpus,
+            "Started": record.started,
+            "Console": record.console,
+            "ExitStatus": record.exit_status,
+        }
+
+    async def _stop(self, timeout: int, _: Call) -> Sequence[Any]:
+        await self._registry.stop(self.name, timeout)
+        return []
+
+    async def _kill(self, _: None, __: Call) -> Sequence[Any]:
+        await self._registry.kill(self.name)
+        return []
+
+    def _open_console(self, _: None, __: Call) -> Sequence[Any]:
+        return [self._registry.open_console(self.name)]
+
+    def _console_log(self, _: None, __: Call) -> Sequence[Any]:
+        return [self._registry.console_log(self.name)]
+
+
+def _timeout(call: Call) -> int:
+    timeout: int = boundary.options(call.arguments[0], _STOP_OPTIONS).get("timeout", _STOP_TIMEOUT)
+    if timeout > _LONGEST_TIMEOUT:
+        raise errors.InvalidArgs(f"timeout is in seconds, at most {_LONGEST_TIMEOUT} (a day), not {timeout}.")
+    return timeout

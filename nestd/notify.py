@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Word to the service manager: readiness, stopping, the watchdog (sd_notify(3))."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+
+class Notify:
+    """sd_notify(3), and the watchdog's time kept on the loop: a loop that hangs is noticed."""
+
+    def __init__(self) -> None:
+        self._send: Callable[[str], object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if os.environ.get("NOTIFY_SOCKET"):
+            from systemd.daemon import notify  # noqa: PLC0415 -- only where somebody listens
+
+            self._send = notify
+
+    def send(self, state: str) -> None:
+        """Tell the service manager, if there is one."""
+        if self._send is not None:
+            self._send(state)
+
+    def keep_alive(self) -> None:
+        """Tell the watchdog at half its time, from now on (sd_watchdog_enabled(3))."""
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        if self._send is None or not ours or not microseconds.isdecimal():
+            return
+        self.send("WATCHDOG=1")
+        pause = int(microseconds) / 2_000_000
+        self._timer = asyncio.get_running_loop().call_later(pause, self.keep_alive)
+
+    def close(self) -> None:
+        """Tell no more."""
+        if self._timer is not None:
+            self._timer.cancel()

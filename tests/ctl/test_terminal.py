@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""nestctl on a terminal: colours, progress, the console, the password prompt."""
+
+from __future__ import annotations
+
+import os
+import signal
+import termios
+from pathlib import Path
+
+import pytest
+
+from tests.ctl.running import Fake, Terminal
+
+
+def test_colours_on_a_terminal(fake: Fake) -> None:
+    with Terminal(fake, "status") as terminal:
+        assert terminal.end() == 0
+    assert "\x1b[32mon\x1b[0m" in terminal.seen
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colours_where_they_are_not_wanted(fake: Fake, environment: dict[str, str]) -> None:
+    with Terminal(fake, "status", environment=environment) as terminal:
+        assert terminal.end() == 0
+    assert "\x1b" not in terminal.seen
+
+
+def test_an_empty_no_color_says_nothing(fake: Fake) -> None:
+    with Terminal(fake, "status", environment={"NO_COLOR": ""}) as terminal:
+        assert terminal.end() == 0
+    assert "\x1b[32m" in terminal.seen
+
+
+def test_errors_are_red(fake: Fake) -> None:
+    with Terminal(fake, "show", "nobody") as terminal:
+        assert terminal.end() == 1
+    assert "\x1b[31mnestctl:\x1b[0m no guest of that name \x1b[2m[GuestNotFound]\x1b[0m" in terminal.seen
+
+
+def test_progress_while_it_lasts(fake: Fake) -> None:
+    fake.fail({"Kill": None})
+    with Terminal(fake, "kill", "demo") as terminal:
+        terminal.expect("Ending demo (")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == -signal.SIGINT
+    assert terminal.seen.endswith("\r\x1b[K")
+
+
+def test_console_in_raw_mode(fake: Fake) -> None:
+    with Terminal(fake, "console", "demo") as terminal:
+        terminal.expect("demo login: ")
+        assert not terminal.attributes()[3] & (termios.ECHO | termios.ICANON | termios.ISIG)
+        terminal.type(b"who\x03")  # Ctrl-C is the guest's
+        terminal.expect("WHO\x03")
+        terminal.type(b"x\x1dnot for the guest")
+        assert terminal.end() == 0
+        assert terminal.attributes() == terminal.before
+    assert "Ctrl-] leaves it" in terminal.seen
+    assert "Left the console of demo" in terminal.seen
+    assert "NOT FOR" not in terminal.seen
+
+
+def test_console_that_the_guest_closes(fake: Fake) -> None:
+    with Terminal(fake, "console", "demo") as terminal:
+        terminal.expect("demo login: ")
+        terminal.type(b"bye")
+        assert terminal.end() == 0
+        assert terminal.attributes() == terminal.before
+    assert "The guest closed the console of demo" in terminal.seen
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_console_ended_by_a_signal(fake: Fake, number: signal.Signals, code: int) -> None:
+    with Terminal(fake, "console", "demo") as terminal:
+        terminal.expect("demo login: ")
+        terminal.process.send_signal(number)
+        assert terminal.end() == code
+        assert terminal.attributes() == terminal.before
+
+
+def test_console_refused(fake: Fake) -> None:
+    fake.fail({"OpenConsole": ("org.nestd1.Error.Busy", "somebody else uses it")})
+    with Terminal(fake, "console", "demo") as terminal:
+        assert terminal.end() == 5
+        assert terminal.attributes() == terminal.before
+
+
+AGENT = """#!/bin/sh
+# pkttyagent, as far as nestctl knows it: closes the descriptor when it is ready, ends on SIGTERM.
+trap 'echo ended >> "$AGENT_LOG"; exit 0' TERM
+echo "$@" >> "$AGENT_LOG"
+stty -echo
+fd=${1#--notify-fd=}
+eval "exec $fd>&-"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")
+def test_polkit_can_ask_here(fake: Fake, tmp_path: Path) -> None:
+    tool, log = tmp_path / "pkttyagent", tmp_path / "log"
+    tool.write_text(AGENT)
+    tool.chmod(0o755)
+    log.touch()
+    log.chmod(0o666)
+    for folder in [tmp_path, *tmp_path.parents[:2]]:
+        folder.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AGENT_LOG": str(log)}
+    for argv in (["status"], ["kill", "demo", "--no-ask-password"]):
+        with Terminal(fake, *argv, user=65534, environment=environment) as terminal:
+            assert terminal.end() == 0, terminal.seen
+    with Terminal(fake, "kill", "demo", environment=environment) as terminal:
+        assert terminal.end() == 0
+    assert log.read_text() == ""  # reading, not asking, and root
+    with Terminal(fake, "kill", "demo", user=65534, environment=environment) as terminal:
+        assert terminal.end() == 0, terminal.seen
+        assert terminal.attributes() == terminal.before
+    started, ended = log.read_text().splitlines()
+    assert started.startswith("--notify-fd=") and started.endswith(" --fallback")
+    assert ended == "ended"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")
+def test_no_pkttyagent(fake: Fake, empty: Path) -> None:
+    empty.parent.chmod(0o755)
+    with Terminal(fake, "kill", "demo", user=65534, environment={"PATH": str(empty)}) as terminal:
+        assert terminal.end() == 0, terminal.seen

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A machine to start guests on: a private bus, the fake systemd, the fake QEMU, a tree, and an account."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+from nestd.bus.connection import Connection
+from nestd.guests.launch import Launcher
+from nestd.guests.registry import Registry
+from nestd.host.accounts import Account
+from nestd.host.commands import Commands
+from nestd.host.root import Root
+from nestd.host.units import Units
+from nestd.model import Extension, GuestRecord, GuestSpec
+from tests.support import fakeqemu
+from tests.support.fakesystemd import FakeSystemd
+from tests.support.privatebus import PrivateBus
+
+NOBODY = Account("guestling", 65534, 65534)
+ROOT = Account("root", 0, 0)
+
+
+class FewAccounts:
+    """Two accounts and no group."""
+
+    def by_name(self, name: str) -> Account | None:
+        return {account.name: account for account in (NOBODY, ROOT)}.get(name)
+
+    def has_group(self, name: str) -> bool:
+        return False
+
+
+class Nestd:
+    """The guests' part of one daemon, and what its callbacks were told."""
+
+    def __init__(self, top: Path, units: Units) -> None:
+        self.told: list[tuple[str, GuestRecord, str]] = []
+        root, path = Root(str(top)), str(top / "bin")
+        self.registry = Registry(
+            root,
+            units,
+            lambda record: self.told.append(("added", record, "")),
+            lambda record: self.told.append(("changed", record, "")),
+            lambda record, result: self.told.append(("exited", record, result)),
+        )
+        # The journal is asked through `sh` and `cat`, which are the machine's own.
+        commands = Commands(f"{path}:/usr/bin:/bin")
+        self.launcher = Launcher(root, commands, FewAccounts(), units, self.registry, path="/bin")
+
+    async def launch(self, name: str = "demo", **options: object) -> GuestRecord:
+        """Launch on a CPU with svm."""
+        spec = GuestSpec(name=name, user=NOBODY.name, **options)  # type: ignore[arg-type]
+        return await self.launcher.launch(spec, Extension.SVM)
+
+    def story(self) -> list[tuple[str, str, str]]:
+        """What the callbacks were told, in short."""
+        return [(what, record.state.value, result) for what, record, result in self.told]
+
+
+class House:
+    """One machine. `top` is its root; every user can reach it."""
+
+    def __init__(self, top: Path, address: str) -> None:
+        self.top = top
+        self._address = address
+
+    @asynccontextmanager
+    async def nestd(self) -> AsyncIterator[Nestd]:
+        """One life of the daemon: connected, the guests of earlier ones restored."""
+        connection = await Connection.connect(self._address)
+        try:
+            nestd = Nestd(self.top, Units(connection))
+            try:
+                await nestd.registry.restore()
+                yield nestd
+            finally:
+                await nestd.registry.close()
+        finally:
+            await connection.close()
+
+    def manner(self, manner: fakeqemu.Manner) -> None:
+        """How QEMU behaves from the next start on."""
+        fakeqemu.install(self.top / "bin", manner)
+
+    def runs(self) -> list[str]:
+        """The guests that have a runtime folder: those whose unit is there."""
+        folder = self.top / "run/nestd/guests"
+        return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@contextmanager
+def house(manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> Iterator[House]:
+    """A machine, and its end."""
+    top = Path(tempfile.mkdtemp(prefix="nestd-g-"))
+    try:
+        top.chmod(0o755)
+        for folder in ("bin", "dev", "run"):
+            (top / folder).mkdir()
+        (top / "dev/kvm").touch()
+        with PrivateBus() as bus, FakeSystemd(bus.address, top, top / "bin"):
+            made = House(top, bus.address)
+            made.manner(manner)
+            yield made
+    finally:
+        shutil.rmtree(top)
+
+
+def run(scenario: Callable[[House], Awaitable[None]], manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> None:
+    """Play a scenario on a machine of its own, within a minute."""
+
+    async def play(made: House) -> None:
+        async with asyncio.timeout(60):
+            await scenario(made)
+
+    with house(manner) as made:
+        asyncio.run(play(made))
+
+
+async def until(condition: Callable[[], bool], limit: float = 20.0) -> None:
+    """Wait for what must come; TimeoutError if it does not."""
+    async with asyncio.timeout(limit):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def ends(pid: int) -> bool:
+    """Whether that process is gone."""
+    return not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - a plain question

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Launching, against a bus, a fake systemd and a fake QEMU: all of it works, or nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from nestd.errors import GuestExists, InvalidArgs, LaunchFailed, NestingNotGranted
+from nestd.model import Extension, GuestSpec, GuestState
+from tests.guests.house import House, run, until
+from tests.support.fakeqemu import Manner
+
+
+def test_a_guest_runs_and_says_what_it_got() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            record = await nestd.launch(cpu="qemu64", memory=64 << 20, vcpus=2)
+            assert record.state is GuestState.RUNNING
+            assert record.unit == "nestd-guest-demo.service"
+            assert (record.owner, record.nesting, record.missing_flags) == (65534, True, ())
+            assert (record.cpu, record.memory, record.vcpus) == ("qemu64,+svm", 64 << 20, 2)
+            assert record.pid > 1
+            assert record.started > 1_600_000_000_000_000
+            assert record.console == "/run/nestd/guests/demo/console"
+            assert nestd.registry.records == (record,)
+            assert nestd.story() == [("added", "running", "")]
+            assert (house.top / "run/nestd/console/demo").read_bytes() == b"hello from the guest\r\n"
+            await nestd.registry.kill("demo")
+
+    run(scenario)
+
+
+def test_a_flag_that_is_dropped_refuses_the_guest() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with pytest.raises(NestingNotGranted, match=r"without svm.*qemu64.*dropped: svm"):
+                await nestd.launch(cpu="qemu64")
+            assert house.runs() == []
+            assert nestd.story() == []
+            record = await nestd.launch(cpu="qemu64", require_nesting=False)
+            assert (record.nesting, record.missing_flags) == (False, ("svm",))
+            await nestd.registry.kill("demo")
+
+    run(scenario, Manner.DROPS_THE_FLAG)
+
+
+def test_a_flag_that_was_taken_away_is_said_to_be() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with pytest.raises(NestingNotGranted, match="Leave -svm out"):
+                await nestd.launch(cpu="qemu64", cpu_features=("-svm",))
+
+    run(scenario, Manner.DROPS_THE_FLAG)
+
+
+@pytest.mark.parametrize("manner", [Manner.DIES, Manner.DIES_LATER])
+def test_a_qemu_that_dies_is_quoted_harmlessly(manner: Manner) -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with pytest.raises(LaunchFailed) as caught:
+                await nestd.launch()
+            assert str(caught.value).endswith("qemu-system-x86_64: [31m-kernel /nowhere: could not open it")
+            assert "\x1b" not in str(caught.value)
+            assert house.runs() == []
+            # The name is free again, the failed unit forgotten.
+            house.manner(Manner.GOOD)
+            await nestd.launch()
+            await nestd.registry.kill("demo")
+
+    run(scenario, manner)
+
+
+def test_without_a_journal_the_exit_status_is_told() -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "bin/journalctl").write_text("#!/bin/sh\nexit 1\n")
+        async with house.nestd() as nestd:
+            with pytest.raises(LaunchFailed, match="exit status 1"):
+                await nestd.launch()
+
+    run(scenario, Manner.DIES)
+
+
+def test_a_qemu_that_cannot_be_executed_is_said_to_be() -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "bin/qemu-system-x86_64").write_text("#!/nowhere/at/all\n")
+        async with house.nestd() as nestd:
+            with pytest.raises(
+                LaunchFailed, match=r"did not start \(failed\): systemd could not start it .*203"
+            ):
+                await nestd.launch()
+            assert house.runs() == []
+
+    run(scenario)
+
+
+def test_a_qemu_that_babbles_is_no_qemu() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with pytest.raises(LaunchFailed, match="cannot be talked to"):
+                await nestd.launch()
+            assert house.runs() == []
+
+    run(scenario, Manner.BABBLES)
+
+
+def test_a_launch_that_is_cancelled_leaves_nothing() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            task = asyncio.create_task(nestd.launch())
+            await until(lambda: (house.top / "run/nestd/guests/demo/qmp").exists())
+            with pytest.raises(GuestExists):
+                await nestd.launch()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert house.runs() == []
+            assert nestd.story() == []
+            house.manner(Manner.GOOD)
+            await nestd.launch()
+            await nestd.registry.kill("demo")
+
+    run(scenario, Manner.SAYS_NOTHING)
+
+
+def test_two_launches_of_one_name() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            both = await asyncio.gather(nestd.launch(), nestd.launch(), return_exceptions=True)
+            assert sorted(type(one).__name__ for one in both) == ["GuestExists", "GuestRecord"]
+            with pytest.raises(GuestExists, match="demo"):
+                await nestd.launch()
+            await nestd.launch("other")
+            await asyncio.gather(nestd.registry.kill("demo"), nestd.registry.kill("other"))
+
+    run(scenario)
+
+
+def test_a_unit_that_is_not_ours_is_left_alone() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as first, house.nestd() as second:
+            record = await first.launch()
+            with pytest.raises(GuestExists, match=r"nestd-guest-demo\.service"):
+                await second.launch()
+            assert first.registry.get("demo") == record
+            await first.registry.kill("demo")
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("bin/qemu-system-x86_64", "install the package"), ("dev/kvm", "no /dev/kvm")],
+)
+def test_what_is_missing_is_named_before_anything_starts(missing: str, words: str) -> None:
+    async def scenario(house: House) -> None:
+        (house.top / missing).unlink()
+        async with house.nestd() as nestd:
+            with pytest.raises(LaunchFailed, match=words):
+                await nestd.launch()
+            assert house.runs() == []
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("user", "words"), [("root", "never runs as root"), ("no\x1bbody", "no account 'no.x1b")]
+)
+def test_accounts_that_cannot_be(user: str, words: str) -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with pytest.raises(InvalidArgs, match=words):
+                await nestd.launcher.launch(GuestSpec("demo", user), Extension.SVM)
+
+    run(scenario)

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A program that takes QEMU's arguments and speaks QMP, for tests; `install` puts it on a PATH.
+
+It stands alone (copied to where any user may read it) and behaves as its first argument says.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+
+class Manner(StrEnum):
+    """How it behaves: like QEMU on a host with svm, but for what the name says."""
+
+    GOOD = "good"
+    DROPS_THE_FLAG = "drops-the-flag"
+    DIES = "dies"
+    DIES_LATER = "dies-later"  # in the middle of the first exchange
+    SAYS_NOTHING = "says-nothing"
+    BABBLES = "babbles"
+    IGNORES_THE_BUTTON = "ignores-the-button"
+    IGNORES_SIGTERM = "ignores-sigterm"  # and the button
+
+
+WORDS = "qemu-system-x86_64: \x1b[31m-kernel /nowhere: could not open\x07 it\n"
+
+
+def install(folder: Path, manner: Manner) -> None:
+    """Make `folder`/qemu-system-x86_64."""
+    folder.mkdir(exist_ok=True)
+    shutil.copy(__file__, folder / "fakeqemu.py")
+    program = folder / "qemu-system-x86_64"
+    python = Path(sys.executable).resolve()
+    program.write_text(f'#!/bin/sh\nexec {python} -I {folder}/fakeqemu.py {manner} "$@"\n')
+    program.chmod(0o755)
+
+
+def _main(manner: Manner, argv: list[str]) -> int:
+    options = {name: value for name, value in zip(argv, argv[1:], strict=False) if name != "-chardev"}
+    chardevs = dict(
+        _chardev(value) for name, value in zip(argv, argv[1:], strict=False) if name == "-chardev"
+    )
+    if manner is Manner.DIES:
+        sys.stderr.write("a line before it\n" + WORDS)
+        return 1
+    if manner is Manner.IGNORES_SIGTERM:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(chardevs["console"]["logfile"]).write_bytes(b"")
+    with _listen(chardevs["console"]["path"]), _listen(chardevs["qmp"]["path"]) as server:
+        guest = _Guest(manner, options["-cpu"], chardevs["console"]["logfile"], paused="-S" in argv)
+        while guest.on:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rwb") as stream:
+                guest.serve(stream)
+    return 0
+
+
+class _Guest:
+    def __init__(self, manner: Manner, cpu: str, log: str, paused: bool) -> None:
+        self.on = True
+        self._manner = manner
+        self._log = log
+        self._status = "prelaunch" if paused else "running"
+        granted = "svm" in cpu or cpu.startswith("host")
+        self._svm = granted and manner is not Manner.DROPS_THE_FLAG
+
+    def serve(self, stream) -> None:  # type: ignore[no-untyped-def]  # makefile's type has no name
+        if self._manner is Manner.SAYS_NOTHING:
+            stream.read()
+            return
+        if self._manner is Manner.BABBLES:
+            stream.write(b'{"QMP": ' + b"[" * 100_000 + b"\n")
+            stream.flush()
+            return
+        _send(stream, {"QMP": {"version": {}, "capabilities": ["oob"]}})
+        for line in stream:
+            request = json.loads(line)
+            _send(stream, {"event": "RTC_CHANGE", "data": {"offset": 1}})
+            if self._manner is Manner.DIES_LATER and request["execute"] == "query-cpus-fast":
+                sys.stderr.write(WORDS)
+                sys.stderr.flush()
+                os._exit(1)
+            _send(stream, {**self._answer(request), "id": request["id"]})
+            if not self.on:
+                return
+
+    def _answer(self, request: dict[str, object]) -> dict[str, object]:
+        match request:
+            case {"execute": "query-cpus-fast"}:
+                return {"return": [{"cpu-index": 0, "qom-path": "/machine/unattached/device[0]"}]}
+            case {"execute": "query-status"}:
+                return {"return": {"status": self._status, "running": self._status == "running"}}
+            case {"execute": "qom-get", "arguments": {"property": "svm"}}:
+                return {"return": self._svm}
+            case {"execute": "qom-get", "arguments": {"property": "filtered-features"}}:
+                word = {"cpuid-register": "ECX", "cpuid-input-eax": 0x80000001}
+                return {"return": [{**word, "features": 0 if self._svm else 1 << 2}]}
+            case {"execute": "cont"}:
+                self._status = "running"
+                Path(self._log).write_bytes(b"hello from the guest\r\n")
+            case {"execute": "system_powerdown"}:
+                self.on = self._manner in {Manner.IGNORES_THE_BUTTON, Manner.IGNORES_SIGTERM}
+            case {"execute": "qom-get"}:
+                return {"error": {"class": "GenericError", "desc": "Property not found"}}
+        return {"return": {}}
+
+
+def _chardev(value: str) -> tuple[str, dict[str, str]]:
+    kind, *pairs = value.split(",")
+    assert kind == "socket"
+    fields = dict(pair.split("=", 1) for pair in pairs)
+    return fields["id"], fields
+
+
+def _listen(path: str) -> socket.socket:
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    server.listen(1)
+    return server
+
+
+def _send(stream, message: dict[str, object]) -> None:  # type: ignore[no-untyped-def]
+    stream.write(json.dumps(message).encode() + b"\r\n")
+    stream.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(_main(Manner(sys.argv[1]), sys.argv[2:]))

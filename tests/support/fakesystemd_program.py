@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""systemd's manager on a private bus, for transient services: a program which really starts the processes.
+
+It does what the daemon relies on, in the order in which systemd does it, and nothing of the sandbox (the
+emulated machine proves that). `python -m tests.support.fakesystemd_program ADDRESS TOP`; what units write
+to stderr goes to TOP/journal/INVOCATION. tests/support/fakesystemd.py starts it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from dbus_next import Message, MessageType, Variant
+from dbus_next.aio import MessageBus
+
+_NAME = "org.freedesktop.systemd1"
+_PATH = "/org/freedesktop/systemd1"
+_UNITS = _PATH + "/unit/"
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+
+
+class _Unit:
+    def __init__(self, name: str, properties: dict[str, Any], top: Path) -> None:
+        self.name = name
+        self.properties = properties
+        self.invocation = uuid.uuid4()
+        self.active = "activating"
+        self.result = "success"
+        self.status = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started = time.time_ns() // 1000
+        self._top = top
+        self._runtime = [top / "run" / folder for folder in properties["RuntimeDirectory"]]
+
+    def start(self) -> None:
+        uid, gid = int(self.properties["User"]), int(self.properties["Group"])
+        for folder in self._runtime:
+            folder.mkdir(parents=True)
+            os.chown(folder, uid, gid)
+            folder.chmod(self.properties["RuntimeDirectoryMode"])
+        for mount, _ in self.properties["TemporaryFileSystem"]:
+            # One folder for all here, where systemd gives each unit its own.
+            (self._top / mount[1:]).mkdir(parents=True, exist_ok=True)
+            (self._top / mount[1:]).chmod(0o1777)
+        [[program, argv, flags]] = self.properties["ExecStartEx"]
+        assert flags == ["no-env-expand"]
+        with (self._top / "journal" / self.invocation.hex).open("wb") as errors:
+            self.process = subprocess.Popen(
+                argv, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
+                stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
+            )  # fmt: skip
+        self.active = "active"
+
+    def signal(self, number: int) -> None:
+        if self.process:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+    def end(self, code: int) -> None:
+        self.result = "success" if code == 0 else "exit-code" if code > 0 else "signal"
+        self.status = abs(code)
+        self.active = "inactive" if code == 0 else "failed"
+        self.process = None
+        for folder in self._runtime:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def unit(self) -> dict[str, Variant]:
+        return {
+            "Id": Variant("s", self.name),
+            "ActiveState": Variant("s", self.active),
+            "InvocationID": Variant("ay", self.invocation.bytes),
+        }
+
+    def service(self) -> dict[str, Variant]:
+        pid = self.process.pid if self.process else 0
+        [[program, argv, _]] = self.properties["ExecStartEx"]
+        return {
+            "MainPID": Variant("u", pid),
+            "Result": Variant("s", self.result),
+            "ExecMainStatus": Variant("i", self.status),
+            "ExecMainStartTimestamp": Variant("t", self.started),
+            "User": Variant("s", self.properties["User"]),
+            "ExecStart": Variant("a(sasbttttuii)", [[program, argv, False, 0, 0, 0, 0, pid, 0, 0]]),
+        }
+
+
+class _Manager:
+    def __init__(self, bus: MessageBus, top: Path) -> None:
+        self._bus = bus
+        self._top = top
+        self._units: dict[str, _Unit] = {}
+        self._subscribers: set[str] = set()
+        self._jobs = 0
+
+    def handle(self, message: Message) -> Message | None:
+        if message.message_type is not MessageType.METHOD_CALL:
+            return None
+        if message.path.startswith(_UNITS):
+            return self._get_all(message)
+        method = getattr(self, f"_do_{message.member}", None)
+        if message.path != _PATH or method is None:
+            return None
+        answer = method(message, *message.body)
+        return answer if isinstance(answer, Message) else Message.new_method_return(message, *answer)
+
+    def stop(self) -> None:
+        for unit in self._units.values():
+            unit.signal(signal.SIGKILL)
+            if unit.process:
+                unit.process.wait()
+
+    def _do_Subscribe(self, message: Message) -> Any:  # noqa: N802 - the names are systemd's
+        if message.sender in self._subscribers:
+            return Message.new_error(message, f"{_NAME}.AlreadySubscribed", "Client is already subscribed.")
+        self._subscribers.add(message.sender)
+        return ()
+
+    def _do_StartTransientUnit(  # noqa: N802
+        self, message: Message, name: str, mode: str, properties: list[Any], aux: list[Any]
+    ) -> Any:
+        assert (message.signature, mode, aux) == ("ssa(sv)a(sa(sv))", "fail", [])
+        if name in self._units:
+            return Message.new_error(message, f"{_NAME}.UnitExists", f"Unit {name} was already loaded.")
+        unit = _Unit(name, {key: value.value for key, value in properties}, self._top)
+        self._units[name] = unit
+        job = self._job(message, name)
+        try:
+            unit.start()
+        except OSError:
+            unit.end(203)
+        asyncio.get_running_loop().call_soon(self._started, unit, job)
+        return "o", [job]
+
+    def _started(self, unit: _Unit, job: str) -> None:
+        self._announce(unit)
+        self._emit("JobRemoved", "uoss", [1, job, unit.name, "done" if unit.process else "failed"])
+        if unit.process:
+            pidfd = os.pidfd_open(unit.process.pid)
+            asyncio.get_running_loop().add_reader(pidfd, self._reap, unit, pidfd)
+
+    def _reap(self, unit: _Unit, pidfd: int) -> None:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
+        assert unit.process is not None
+        unit.end(unit.process.wait())
+        self._announce(unit)
+        if unit.active == "inactive":
+            del self._units[unit.name]
+
+    def _do_StopUnit(self, message: Message, name: str, mode: str) -> Any:  # noqa: N802
+        return self._signal(message, name, signal.SIGTERM) or ("o", [self._job(message, name)])
+
+    def _do_KillUnit(self, message: Message, name: str, whom: str, number: int) -> Any:  # noqa: N802
+        assert whom == "all"
+        return self._signal(message, name, number) or ()
+
+    def _do_ResetFailedUnit(self, message: Message, name: str) -> Any:  # noqa: N802
+        if name in self._units and self._units[name].active == "failed":
+            del self._units[name]
+        return ()
+
+    def _do_ListUnitsByPatterns(self, message: Message, states: list[str], patterns: list[str]) -> Any:  # noqa: N802
+        rows = [
+            [unit.name, "", "loaded", unit.active, "", "", self._object(unit), 0, "", "/"]
+            for unit in self._units.values()
+            if any(fnmatchcase(unit.name, pattern) for pattern in patterns)
+        ]
+        return "a(ssssssouso)", [rows]
+
+    def _get_all(self, message: Message) -> Message:
+        assert (message.member, message.interface) == ("GetAll", _PROPERTIES)
+        escaped = message.path.removeprefix(_UNITS)
+        name = re.sub(r"_([0-9a-f]{2})", lambda match: chr(int(match[1], 16)), escaped)
+        unit = self._units.get(name)
+        if unit is None:
+            known = {"ActiveState": Variant("s", "inactive"), "Result": Variant("s", "success")}
+        else:
+            known = unit.service() if message.body[0].endswith(".Service") else unit.unit()
+        return Message.new_method_return(message, "a{sv}", [known])
+
+    def _signal(self, message: Message, name: str, number: int) -> Message | None:
+        if name not in self._units:
+            return Message.new_error(message, f"{_NAME}.NoSuchUnit", f"Unit {name} not loaded.")
+        self._units[name].signal(number)
+        return None
+
+    def _job(self, message: Message, name: str) -> str:
+        self._jobs += 1
+        return f"{_PATH}/job/{self._jobs}"
+
+    def _announce(self, unit: _Unit) -> None:
+        # "First for the specific type, then for the generic unit" (systemd, bus_unit_send_change_signal)
+        for interface, known in ((f"{_NAME}.Service", unit.service()), (f"{_NAME}.Unit", unit.unit())):
+            self._emit(
+                "PropertiesChanged", "sa{sv}as", [interface, known, []], self._object(unit), _PROPERTIES
+            )
+
+    def _emit(
+        self,
+        member: str,
+        signature: str,
+        body: list[Any],
+        path: str = _PATH,
+        interface: str = f"{_NAME}.Manager",
+    ) -> None:
+        if self._subscribers:
+            self._bus.send(Message.new_signal(path, interface, member, signature, body))
+
+    @staticmethod
+    def _object(unit: _Unit) -> str:
+        return _UNITS + re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit.name)
+
+
+async def _main(address: str, top: str) -> None:
+    bus = await MessageBus(bus_address=address).connect()
+    manager = _Manager(bus, Path(top))
+    bus.add_message_handler(manager.handle)
+    await bus.request_name(_NAME)
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    await over.wait()
+    manager.stop()
+    bus.disconnect()
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(*sys.argv[1:]))

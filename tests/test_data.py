@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""data/: each file is what its reader takes, and they all speak of the same interface."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from dbus_next.message import Message
+
+from nestd import errors
+from nestd.ctl import arguments
+from nestd.model import Obstacle
+from tests.support.clients import ALICE, DBUS, NAME, PATH, ROOT, CallError, Client
+from tests.support.privatebus import Kind, PrivateBus
+
+DATA = Path(__file__).parents[1] / "data"
+DTDS = Path("/usr/share")
+
+ADMIN = "auth_admin"
+KEEP = "auth_admin_keep"
+# any, inactive, active; and the details that nestd passes.
+ACTIONS = {
+    "org.nestd1.set-runtime": ((ADMIN, ADMIN, KEEP), {"nested"}),
+    "org.nestd1.set-boot": ((ADMIN, ADMIN, ADMIN), {"nested"}),
+    "org.nestd1.launch": ((ADMIN, ADMIN, KEEP), {"guest"}),
+    "org.nestd1.manage-guests": ((ADMIN, ADMIN, KEEP), {"guest", "verb"}),
+}
+INTERFACES = (
+    "org.nestd1.Manager",
+    "org.nestd1.Guest",
+    "org.freedesktop.DBus.Introspectable",
+    "org.freedesktop.DBus.ObjectManager",
+    "org.freedesktop.DBus.Peer",
+    "org.freedesktop.DBus.Properties",
+)
+MEMBERS = [
+    (interface.get("name", ""), member.tag, member.get("name", ""), member.get("type", ""))
+    for interface in ElementTree.parse(DATA / "org.nestd1.xml").iter("interface")
+    for member in interface
+    if member.tag in ("method", "signal", "property")
+]
+
+
+def run(*argv: str | Path) -> str:
+    """Everything a tool says; it must end with 0."""
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "dtd"),
+    [
+        ("org.nestd1.xml", "xml/dbus-1/introspect.dtd"),
+        ("org.nestd1.policy", "polkit-1/policyconfig-1.dtd"),
+    ],
+)
+def test_xml_is_valid(file: str, dtd: str) -> None:
+    assert run("xmllint", "--nonet", "--noout", "--dtdvalid", DTDS / dtd, DATA / file) == ""
+
+
+def test_polkit_actions_and_their_defaults() -> None:
+    actions = {
+        action.get("id"): tuple(
+            action.findtext(f"defaults/allow_{who}") for who in ("any", "inactive", "active")
+        )
+        for action in ElementTree.parse(DATA / "org.nestd1.policy").iter("action")
+    }
+    assert actions == {name: defaults for name, (defaults, _) in ACTIONS.items()}
+
+
+def test_polkit_messages_use_the_details_that_are_passed() -> None:
+    for action in ElementTree.parse(DATA / "org.nestd1.policy").iter("action"):
+        used = set(re.findall(r"\$\((\w+)\)", action.findtext("message", "")))
+        assert used == ACTIONS[action.get("id", "")][1]
+
+
+def test_the_interface_names_every_action_and_no_other() -> None:
+    named = re.findall(r"org\.nestd1\.[a-z]+(?:-[a-z]+)*", (DATA / "org.nestd1.xml").read_text())
+    assert set(named) - {"org.nestd1.policy"} == set(ACTIONS)
+
+
+def request_name(client: Client) -> int:
+    [answer] = client.call("RequestName", "su", [NAME, 4], destination=DBUS, path="/", interface=DBUS)
+    return int(answer)
+
+
+@pytest.fixture(params=Kind)
+def bus(request: pytest.FixtureRequest) -> Iterator[PrivateBus]:
+    with PrivateBus(policies=[DATA / "org.nestd1.conf"], kind=request.param) as bus:
+        assert bus.complaints() == ""
+        bus.complaints_expected = True  # each refusal is one
+        yield bus
+
+
+def test_only_root_may_own_the_name(bus: PrivateBus) -> None:
+    with Client(bus.address, ALICE) as alice, pytest.raises(CallError, match="AccessDenied"):
+        request_name(alice)
+    with Client(bus.address, ROOT) as root:
+        assert request_name(root) == 1
+
+
+@pytest.mark.parametrize("uid", [ALICE, ROOT])
+def test_what_the_bus_lets_through(bus: PrivateBus, uid: int) -> None:
+    with Client(bus.address, ROOT) as owner, Client(bus.address, uid) as caller:
+        request_name(owner)
+        for interface in INTERFACES:
+            caller.send("Anything", interface=interface, no_reply=True)
+            assert owner.incoming("Anything").interface == interface
+        for interface in ("org.nestd1.Job", "org.nestd1", "org.freedesktop.DBus", "org.example.Other"):
+            with pytest.raises(CallError, match="AccessDenied"):
+                caller.call("Anything", interface=interface)
+        without = caller.send_message(Message(NAME, PATH, member="Anything"))
+        with pytest.raises(CallError, match="AccessDenied"):
+            caller.reply(without)
+
+
+def test_every_interface_of_the_xml_may_be_called() -> None:
+    assert {interface for interface, *_ in MEMBERS} <= set(INTERFACES)
+
+
+def test_the_unit_is_understood(tmp_path: Path) -> None:
+    unit = tmp_path / "nestd.service"
+    # The program is not installed here, and its path is proved by the package's test.
+    unit.write_text((DATA / "nestd.service").read_text().replace("=/usr/sbin/nestd\n", "=/bin/true\n"))
+    assert run("systemd-analyze", "verify", "--man=no", unit) == ""
+
+
+def test_the_sandbox_gets_no_weaker() -> None:
+    # The score is of systemd's own: 0 is closed, 10 is open, times ten here.
+    run("systemd-analyze", "security", "--offline=yes", "--threshold=25", DATA / "nestd.service")
+
+
+def test_activation_starts_the_unit() -> None:
+    lines = (DATA / "org.nestd1.service").read_text().splitlines()
+    assert {f"Name={NAME}", "SystemdService=nestd.service", "Exec=/bin/false"} <= set(lines)
+    assert f"BusName={NAME}" in (DATA / "nestd.service").read_text().splitlines()
+
+
+def test_the_user_of_guests(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    run("systemd-sysusers", f"--root={tmp_path}", DATA / "nestd.sysusers")
+    name, _, uid, _, _, home, shell = (tmp_path / "etc/passwd").read_text().strip().split(":")
+    assert (name, home, Path(shell).name) == ("nestd", "/", "nologin")
+    assert 0 < int(uid) < 1000
+    assert re.fullmatch(r"nestd:x:\d+:\n", (tmp_path / "etc/group").read_text())
+
+
+@pytest.mark.parametrize("page", ["nestd.8", "nestctl.1"])
+def test_man_pages_are_clean(page: str) -> None:
+    assert run("mandoc", "-T", "lint", "-W", "warning", DATA / page) == ""
+
+
+@pytest.fixture(scope="module")
+def nestd_page() -> str:
+    return (DATA / "nestd.8").read_text()
+
+
+def listed(page: str) -> set[str]:
+    """The words that head an entry of a list: of .It Sy A , B they are A and B."""
+    return {
+        word
+        for line in re.findall(r"^\.It (?:Sy|Cm) (.*)$", page, re.MULTILINE)
+        for word in line.partition(" Pq ")[0].replace(" , ", " ").split()
+    }
+
+
+@pytest.mark.parametrize(("interface", "kind", "member", "signature"), MEMBERS)
+def test_every_member_has_its_entry(
+    nestd_page: str, interface: str, kind: str, member: str, signature: str
+) -> None:
+    chapter = nestd_page.split(".Sh THE GUESTS")[interface == "org.nestd1.Guest"]
+    if kind == "property":
+        assert f".It Sy {member} Pq Li {signature}\n" in chapter
+    else:
+        assert member in listed(chapter)
+
+
+def test_every_action_obstacle_and_error_has_its_entry(nestd_page: str) -> None:
+    own = [
+        x.name.rpartition(".")[2]
+        for x in errors.BusError.__subclasses__()
+        if x.name.startswith("org.nestd1.")
+    ]
+    assert {*ACTIONS, *(x.value for x in Obstacle if x), *own} <= listed(nestd_page)
+
+
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    [found] = [x.choices for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
+    return dict(found)
+
+
+def test_every_command_and_option_of_nestctl_has_its_entry() -> None:
+    page = (DATA / "nestctl.1").read_text()
+    parser = arguments.parser()
+    options = {
+        option
+        for each in (parser, *commands(parser).values())
+        for option in each._option_string_actions
+        if option.startswith("--")
+    }
+    assert set(commands(parser)) <= listed(page)
+    assert {f"--{x}" for x in re.findall(r"\bFl -([a-z-]+)", page)} == options
+
+
+def test_the_exit_codes_of_nestctl() -> None:
+    told = dict(re.findall(r"^  (\d)  (.*)$", arguments.EXIT_CODES, re.MULTILINE))
+    page = (DATA / "nestctl.1").read_text()
+    listed_codes = dict(re.findall(r"^\.It (\d)\n(.*)\.$", page, re.MULTILINE))
+    assert {code: text[0].lower() + text[1:] for code, text in listed_codes.items()} == told

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+from __future__ import annotations
+
+import pytest
+
+from nestd.model import Extension
+from nestd.text import cpuinfo
+from tests.support import tree
+
+S390 = "vendor_id       : IBM/S390\nfeatures\t: esan3 zarch stfle msa edat sie\nprocessor 0: version = 00\n"
+POWERNV = "processor\t: 0\ncpu\t\t: POWER9, altivec supported\n\nplatform\t: PowerNV\n"
+PSERIES = "processor\t: 0\n\nplatform\t: pSeries\nmachine\t\t: CHRP IBM pSeries\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes\nCPU implementer\t: 0x41\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (tree.cpuinfo("GenuineIntel", "fpu vmx sse"), {Extension.VMX}),
+        (tree.cpuinfo("AuthenticAMD", "fpu svm sse"), {Extension.SVM}),
+        (tree.cpuinfo("HygonGenuine", "svm"), {Extension.SVM}),
+        (tree.cpuinfo("  Shanghai  ", "fpu vmx"), {Extension.VMX}),
+        (tree.cpuinfo("GenuineIntel", "fpu hypervisor vmx_like nosvm"), set()),
+        ((tree.CAPTURES / "cpuinfo-pvm").read_text(), set()),
+        (S390, {Extension.SIE}),
+        (POWERNV, {Extension.HV}),
+        (PSERIES, set()),
+        (ARM, set()),
+        ("", set()),
+        ("flags", set()),
+        ("flags\t\t: fpu svm", {Extension.SVM}),
+        ("flags\t\t:\n", set()),
+        ("vmx flags\t: vnmi ept svm\n", set()),
+        ("model name\t: flags : svm\n", set()),
+        ("flags\t\t: \udcff svm\n", {Extension.SVM}),
+    ],
+)
+def test_extensions(text: str, wanted: set[Extension]) -> None:
+    assert cpuinfo.extensions(text) == wanted
+
+
+def test_flags_are_those_of_the_boot_cpu() -> None:
+    text = "flags\t: fpu svm\n\nprocessor\t: 1\nflags\t: fpu vmx\n"
+    assert cpuinfo.flags(text) == {"fpu", "svm"}
+
+
+def test_flags_of_a_captured_machine() -> None:
+    flags = cpuinfo.flags((tree.CAPTURES / "cpuinfo-pvm").read_text())
+    assert {"fpu", "hypervisor", "arch_capabilities"} <= flags
+    assert "vmx" not in flags
