@@ -14,14 +14,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0 fine, 1 failed, 2 usage."""
     parser = argparse.ArgumentParser(
         prog="nestd",
-        description="Nested virtualization (KVM) as a D-Bus service. systemd starts it; nestctl(1) and busctl(1) talk "
-        "to it. Exit codes: 0 stopped as asked, 1 failed (the reason is in the journal or on stderr), 2 usage.",
+        description="Nested virtualization (KVM) as a D-Bus service. systemd starts it; nestctl(1) and "
+        "busctl(1) talk to it. Exit codes: 0 stopped as asked, 1 failed (the reason is in the journal or "
+        "on stderr), 2 usage.",
     )
     parser.add_argument(
         "--bus",
         default="system",
         metavar="BUS",
-        help="the bus to serve on: system (default), session, or a D-Bus address such as unix:path=/run/my-bus",
+        help="the bus to serve on: system (default), session, or an address such as unix:path=/run/my-bus",
     )
     parser.add_argument("--version", action="version", version=f"nestd {__version__}")
     arguments = parser.parse_args(argv)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import traceback
+from typing import Any
 
 from nestd import errors, log
 from nestd.bus import boundary, interface, manager
@@ -55,6 +57,7 @@ def run(bus: str, host: Host | None = None) -> int:
 async def _serve(bus: str, host: Host) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unforeseen)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     detected = asyncio.create_task(_virtualization(host))
@@ -66,6 +69,13 @@ async def _serve(bus: str, host: Host) -> int:
             await connection.close()
     finally:
         detected.cancel()
+
+
+def _unforeseen(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What a callback of the loop raised: said in the journal, and the daemon goes on."""
+    failure = context.get("exception")
+    text = "".join(traceback.format_exception(failure)) if failure else ""
+    log.error(f"{context['message']}: {failure}", message_id=log.HANDLER_FAILED, traceback=text)
 
 
 async def _virtualization(host: Host) -> str:

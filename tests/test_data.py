@@ -11,13 +11,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from dbus_next.message import Message
 
 from nestd import errors
 from nestd.ctl import arguments
 from nestd.model import Obstacle
 from tests.support.clients import ALICE, DBUS, NAME, PATH, ROOT, CallError, Client
 from tests.support.privatebus import Kind, PrivateBus
+
+from dbus_next.message import Message  # isort: skip  # the clients have loaded it without its GLib half
 
 DATA = Path(__file__).parents[1] / "data"
 DTDS = Path("/usr/share")

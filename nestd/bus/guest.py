@@ -68,8 +68,8 @@ class Guest:
             "ExitStatus": record.exit_status,
         }
 
-    async def _stop(self, timeout: int, _: Call) -> Sequence[Any]:
-        await self._registry.stop(self.name, timeout)
+    async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:
+        await self._registry.stop(self.name, seconds)
         return []
 
     async def _kill(self, _: None, __: Call) -> Sequence[Any]:

@@ -12,7 +12,7 @@ from . import commands, guests
 from .agent import password_agent
 from .arguments import parse
 from .client import Client
-from .failures import FAILED, Refused, Unreachable
+from .failures import FAILED, CtlError, Refused
 from .screen import Screen
 
 COMMANDS = {
@@ -51,13 +51,14 @@ def _run(argv: list[str]) -> int:
     except Refused as refused:
         screen.complain(refused.sentence, refused.short)
         return refused.exit_code
-    except Unreachable as unreachable:
-        screen.complain(str(unreachable))
+    except CtlError as failure:
+        screen.complain(str(failure))
         return FAILED
     except BrokenPipeError:
         raise
     except OSError as error:
-        screen.complain(f"cannot write the output: {error.strerror}")
+        screen.complain(f"standard input or output: {error.strerror or error}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered shall not fail once more
         return FAILED
     return 0
 

@@ -40,12 +40,12 @@ def password_agent(wanted: bool) -> Iterator[bool]:
 
 
 def _start() -> int | None:
-    """Its process id, or None where it is not installed."""
+    """Its process id, or None where there is none to start."""
     ready, told = os.pipe()
     os.set_inheritable(told, True)
     try:
         agent = os.posix_spawnp(_PROGRAM, [_PROGRAM, f"--notify-fd={told}", "--fallback"], os.environ)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         agent = None
     finally:
         os.close(told)

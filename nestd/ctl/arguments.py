@@ -131,7 +131,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     """The command line understood; ends the process (2) with a usage message where it cannot be."""
     given = argparse.Namespace(command="status", bus="system", ask=True, json=False)
     if argv in ([], ["status"]):
-        return given  # the commonest call, without building a parser: a quarter of the time it takes
+        return given  # the commonest call, and building the parser is a good part of its time
     top = parser()
     top.parse_args(argv, given)
     if given.json and given.command not in _READING:
@@ -167,10 +167,10 @@ def _launch(part: argparse.ArgumentParser) -> None:
         "--cpu-feature",
         dest="features",
         type=word,
-        metavar="±FLAG",
+        metavar="FLAG",
         action="append",
         default=[],
-        help="add or take away a CPU flag, such as --cpu-feature=-avx2 (may be repeated)",
+        help="add (+) or take away (-) a CPU flag, such as --cpu-feature=-avx2 (may be repeated)",
     )
     part.add_argument("--memory", metavar="SIZE", type=size, help="such as 512M or 2G (default 512M)")
     part.add_argument("--vcpus", metavar="N", type=count, help="how many virtual CPUs (default 1)")

@@ -36,7 +36,7 @@ class Client:
         self._serial = 0
         self._stream = Stream(bus, environment, time.monotonic() + READ_LIMIT)
         try:
-            self.call("/org/freedesktop/DBus", _BUS, "Hello", destination=_BUS)
+            self.call("/org/freedesktop/DBus", _BUS, "Hello", returns="s", destination=_BUS)
         except BaseException:
             self.close()
             raise
@@ -58,18 +58,22 @@ class Client:
         path: str,
         interface: str,
         member: str,
-        signature: str = "",
+        takes: str = "",
         *values: object,
+        returns: str = "",
         destination: str = NESTD,
         limit: float = READ_LIMIT,
         waiting: Callable[[], None] | None = None,
     ) -> list[Any]:
         """Call a method and give what it answers, with all variants unwrapped.
 
-        `limit` in seconds; `waiting` is called now and then until the answer comes. Raises Refused.
+        `takes` and `returns` are D-Bus signatures; `limit` in seconds; `waiting` is called now and
+        then until the answer comes. Raises Refused.
         """
-        answer = self._exchange((destination, path, interface, member), signature, values, limit, waiting)
+        answer = self._exchange((destination, path, interface, member), takes, values, limit, waiting)
         self._stream.drop(answer.header.unix_fds)
+        if answer.header.signature != returns:
+            raise Unreachable(f"nestd answers {member} in another way; use the nestctl of its own version")
         return self._values(answer)
 
     def open(self, path: str, interface: str, member: str) -> int:

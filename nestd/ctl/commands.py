@@ -17,7 +17,7 @@ MANAGER = "org.nestd1.Manager"
 
 def status(given: Namespace, client: Client, screen: Screen) -> None:
     """Print what GetStatus tells."""
-    (values,) = client.call(MANAGER_PATH, MANAGER, "GetStatus")
+    (values,) = client.call(MANAGER_PATH, MANAGER, "GetStatus", returns="a{sv}")
     if given.json:
         screen.json(values)
     else:
@@ -38,7 +38,10 @@ def _change(member: str, what: str, given: Namespace, client: Client, screen: Sc
     options = {"scope": Variant("s", given.scope), "dry-run": Variant("b", given.dry_run)}
     with screen.progress(what) as tick:
         (result,) = client.call(
-            MANAGER_PATH, MANAGER, member, "a{sv}", options, limit=CHANGE_LIMIT, waiting=tick
+            *(MANAGER_PATH, MANAGER, member, "a{sv}", options),
+            returns="a{sv}",
+            limit=CHANGE_LIMIT,
+            waiting=tick,
         )
     if given.json:
         screen.json(result)

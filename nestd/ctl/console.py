@@ -14,22 +14,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
+from .failures import Unwritable
+
 ESCAPE = b"\x1d"  # Ctrl-], as in telnet and virsh
 _PIECE = 65536
 
 
-def attach(descriptor: int) -> bool:
+def attach(descriptor: int, said: bytes) -> bool:
     """Connect this process's standard input and output with a console until one of them ends.
 
-    `descriptor` is a stream socket, which is closed here. On a terminal the escape key leaves, and
+    `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the escape key leaves, and
     whatever ends the console, the terminal is as it was before. Without a terminal the end of
     the input leaves the output running until the guest closes it: QEMU takes a half-closed
     socket for a client that has gone. Returns whether the escape key was typed.
     """
     with socket.socket(fileno=descriptor) as guest:
         if sys.stdout is None:
-            raise OSError("standard output is closed, so there is nowhere to show the console")
+            raise Unwritable("standard output is closed, so there is nowhere to show the console")
         guest.setblocking(False)
+        _write(sys.stdout.fileno(), said)
         if sys.stdin is None or not sys.stdin.isatty():
             return _proxy(guest, None if sys.stdin is None else sys.stdin.fileno(), sys.stdout.fileno(), b"")
         with _raw(sys.stdin.fileno()):

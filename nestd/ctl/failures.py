@@ -34,6 +34,10 @@ class Unreachable(CtlError):
     """The bus cannot be reached, went away, or does not answer; the text says which and what to do."""
 
 
+class Unwritable(CtlError):
+    """The result cannot be written to standard output; the text says why."""
+
+
 class Refused(CtlError):
     """The call was answered with an error: `name` is its D-Bus name, `text` what it says."""
 

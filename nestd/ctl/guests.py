@@ -18,6 +18,7 @@ from .screen import Screen
 
 GUEST = "org.nestd1.Guest"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
+_OBJECTS = "org.freedesktop.DBus.ObjectManager"
 _STOP_DEFAULT = 30  # seconds, as Stop has it
 _YEAR_9999 = 253370764800 * 1_000_000  # µs; later times have no calendar here
 
@@ -26,12 +27,8 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
     """Start a guest, say what it got, and attach to its console if that was asked for."""
     with screen.progress(f"Starting {render.visible(given.name)}") as tick:
         (path,) = client.call(
-            MANAGER_PATH,
-            MANAGER,
-            "Launch",
-            "sa{sv}",
-            given.name,
-            _options(given),
+            *(MANAGER_PATH, MANAGER, "Launch", "sa{sv}", given.name, _options(given)),
+            returns="o",
             limit=CHANGE_LIMIT,
             waiting=tick,
         )
@@ -39,7 +36,7 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
     if given.json:
         screen.json(values)
         return
-    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension")
+    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension", returns="v")
     screen.say(render.launched(values, extension, screen.style))
     if given.console:
         _attach(path, given.name, client, screen)
@@ -47,7 +44,7 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
 
 def list_guests(given: Namespace, client: Client, screen: Screen) -> None:
     """Print the guests, sorted by name."""
-    (objects,) = client.call(MANAGER_PATH, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects")
+    (objects,) = client.call(MANAGER_PATH, _OBJECTS, "GetManagedObjects", returns="a{oa{sa{sv}}}")
     found = [_kebab(interfaces[GUEST]) for interfaces in objects.values() if GUEST in interfaces]
     found.sort(key=lambda values: str(values.get("name")))
     if given.json:
@@ -82,26 +79,27 @@ def kill(given: Namespace, client: Client, screen: Screen) -> None:
 
 
 def console(given: Namespace, client: Client, screen: Screen) -> None:
-    """Use a guest's serial console."""
+    """Use a guest's serial console, what it said before first."""
     _attach(_find(client, given.name), given.name, client, screen)
 
 
 def _attach(path: str, name: str, client: Client, screen: Screen) -> None:
     from .console import attach  # noqa: PLC0415 - the only command that needs terminal control
 
+    (said,) = client.call(path, GUEST, "GetConsoleLog", returns="ay")
     descriptor = client.open(path, GUEST, "OpenConsole")
     screen.hint(f"This is the console of {render.visible(name)}; Ctrl-] leaves it.")
-    escaped = attach(descriptor)
+    escaped = attach(descriptor, said)
     screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {render.visible(name)}.")
 
 
 def _find(client: Client, name: str) -> str:
-    (path,) = client.call(MANAGER_PATH, MANAGER, "GetGuest", "s", name)
+    (path,) = client.call(MANAGER_PATH, MANAGER, "GetGuest", "s", name, returns="o")
     return str(path)
 
 
 def _guest(client: Client, path: str) -> dict[str, Any]:
-    (properties,) = client.call(path, _PROPERTIES, "GetAll", "s", GUEST)
+    (properties,) = client.call(path, _PROPERTIES, "GetAll", "s", GUEST, returns="a{sv}")
     return _kebab(properties)
 
 
@@ -114,10 +112,11 @@ def _kebab(properties: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_owner(values: Mapping[str, Any]) -> dict[str, Any]:
+    owner = values.get("owner", "unknown")
     try:
-        name = pwd.getpwuid(values.get("owner", -1)).pw_name
-    except (KeyError, OverflowError):
-        name = str(values.get("owner", "unknown"))
+        name = pwd.getpwuid(owner).pw_name if isinstance(owner, int) else owner
+    except (KeyError, OverflowError):  # no such user, or no such number
+        name = owner
     return {**values, "owner-name": name}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from .obstacles import explain
 from .style import PLAIN, Style
 
 Values = Mapping[str, object]
@@ -44,10 +43,11 @@ def status(values: Values, style: Style = PLAIN) -> str:
         ("KVM", _kvm(values)),
         ("This machine", _virtualization(values)),
     ]
-    code = _text(values, "obstacle", "")
-    if code:
-        meaning, remedy = explain(code)
-        rows += [("In the way", f"{style.bad(code)} — {meaning}"), ("", f"To do: {remedy}")]
+    if code := _text(values, "obstacle", ""):
+        meaning = _text(values, "obstacle-meaning", "nestd does not say what it means")
+        rows.append(("In the way", f"{style.bad(code)} — {meaning}"))
+        if remedy := _text(values, "obstacle-remedy", ""):
+            rows.append(("", f"To do: {remedy}"))
     return _table(rows, style)
 
 

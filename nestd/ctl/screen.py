@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TextIO
 
+from .failures import Unwritable
 from .render import lines
 from .style import style_for
 
@@ -28,16 +28,21 @@ class Screen:
         self.quiet = False  # no progress
 
     def say(self, text: str) -> None:
-        """Write a result; BrokenPipeError where nobody reads on, OSError where it cannot be written."""
+        """Write a result. BrokenPipeError: nobody reads on; Unwritable: it failed otherwise."""
         if sys.stdout is None:
-            raise OSError(errno.EBADF, "standard output is closed")
-        _write(sys.stdout, text)
+            raise Unwritable("cannot write the output: standard output is closed")
+        try:
+            _write(sys.stdout, text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise Unwritable(f"cannot write the output: {error.strerror}") from None
 
     def json(self, values: object) -> None:
-        """Write a result as JSON: one document, ASCII only."""
+        """Write a result as JSON: one document, ASCII only; byte arrays as lists of numbers."""
         import json  # noqa: PLC0415 - most calls do not need it, and starting is most of what they cost
 
-        self.say(json.dumps(values, indent=2) + "\n")
+        self.say(json.dumps(values, indent=2, default=list) + "\n")
 
     def hint(self, text: str) -> None:
         """Tell a person at a terminal something that is no result."""

@@ -12,7 +12,7 @@ from nestd.guests import places, vcpu
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import Units
-from nestd.model import GuestRecord, GuestState, VcpuVerdict
+from nestd.model import Extension, GuestRecord, GuestState, VcpuVerdict
 from nestd.text import qemu
 
 
@@ -33,7 +33,8 @@ async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -
             if await vcpu.waits_to_run(monitor):
                 await units.stop(places.unit(name))
                 return None
-            verdict = await vcpu.ask(monitor)
+            # KVM gives a guest only the extension of the CPU below, so either one means nesting.
+            verdict = await vcpu.ask(monitor, Extension.VMX, Extension.SVM)
     except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
         log.warning(f"QEMU of {name} does not say what its vCPU got: {error}")
     return GuestRecord(

@@ -125,7 +125,7 @@ class Launcher:
     async def _ask(self, watch: UnitWatch, spec: GuestSpec, extension: Extension, uid: int) -> VcpuVerdict:
         try:
             async with QmpSocket(await self._connection(watch, spec.name, uid), _EXCHANGE_LIMIT) as monitor:
-                verdict = await vcpu.ask(monitor)
+                verdict = await vcpu.ask(monitor, extension)
                 if spec.require_nesting and not verdict.nesting:
                     raise NestingNotGranted(_not_granted(spec, extension, verdict))
                 await monitor.execute("cont")

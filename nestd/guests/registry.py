@@ -190,6 +190,8 @@ class Registry:
         try:
             async with QmpSocket(connect(str(self._root.path(places.qmp(record.name))), record.owner)) as qmp:
                 await qmp.execute("system_powerdown")
+        except (ConnectionResetError, BrokenPipeError):
+            return True  # QEMU hung up: it is ending already
         except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
             log.warning(f"The power button of {record.name} cannot be pressed, its unit is stopped: {error}")
             return False

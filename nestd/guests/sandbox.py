@@ -5,9 +5,9 @@ Source: systemd.exec(5), systemd.resource-control(5), org.freedesktop.systemd1(5
 does not know. The guest's files are opened with the rights of the unit's user, and a guest that breaks
 out of QEMU has those rights too. What it then meets:
 
-- ProtectSystem=strict with ReadWritePaths of the writable disks alone: it cannot write to ~/.bashrc, which
-  belongs to the same user. /home and /tmp stay readable, since that is where people keep disks, kernels and
-  initrds; for the same reason there is no PrivateTmp and no ProtectHome.
+- ProtectSystem=strict, which leaves /home out, and ProtectHome=read-only, with ReadWritePaths of the
+  writable disks alone: it cannot write to ~/.bashrc, which belongs to the same user. /home and /tmp stay
+  readable, since that is where people keep disks, kernels and initrds; hence no PrivateTmp.
 - InaccessiblePaths=/run/user: there the user's own systemd and message bus listen, and would start
   anything for that uid outside of this sandbox.
 - PrivateNetwork and AF_UNIX alone: a guest has no network yet; abstract sockets are out of reach as well.
@@ -48,8 +48,9 @@ def properties(
         ("Slice", "s", "machine.slice"),
         ("CollectMode", "s", "inactive"),
         ("Type", "s", "exec"),
-        # Ex, for no-env-expand: a `$` in a path is a `$`.
-        ("ExecStartEx", "a(sasas)", [[argv[0], list(argv), ["no-env-expand"]]]),
+        # Not ExecStartEx, which could do without the doubling: systemd 252 writes it to the transient unit
+        # file as a key that it does not know, and calls the unit bad after a daemon-reload.
+        ("ExecStart", "a(sasb)", [[argv[0], [value.replace("$", "$$") for value in argv], False]]),
         ("User", "s", str(account.uid)),
         ("Group", "s", str(account.gid)),
         ("SupplementaryGroups", "as", [KVM_GROUP] if kvm_group else []),
@@ -68,6 +69,7 @@ def properties(
         ("DevicePolicy", "s", "closed"),
         ("DeviceAllow", "a(ss)", [["/dev/kvm", "rw"]]),
         ("ProtectSystem", "s", "strict"),
+        ("ProtectHome", "s", "read-only"),
         ("ReadWritePaths", "as", writable),
         ("InaccessiblePaths", "as", ["-/run/user"]),
         # Bounded by its size, charged to the guest, gone with it: a log in /run could fill /run.

@@ -10,14 +10,15 @@ from nestd.host.qmpsocket import QmpRefused, QmpSocket
 from nestd.model import Extension, VcpuVerdict
 from nestd.text import qmp
 
-_EXTENSIONS = (Extension.VMX, Extension.SVM)
 
+async def ask(monitor: QmpSocket, *extensions: Extension) -> VcpuVerdict:
+    """Ask the first vCPU (all are the same) whether it has one of `extensions`, and what it was denied.
 
-async def ask(monitor: QmpSocket) -> VcpuVerdict:
-    """Ask the first vCPU (all are the same). TimeoutError, QmpRefused, Malformed, OSError."""
+    TimeoutError, QmpRefused, Malformed, OSError.
+    """
     path = qmp.vcpu_path(await monitor.execute("query-cpus-fast"))
     got: dict[str, object] = {}
-    for extension in _EXTENSIONS:
+    for extension in extensions:
         try:
             got[extension] = await monitor.execute("qom-get", {"path": path, "property": extension.value})
         except QmpRefused:

@@ -13,9 +13,10 @@ from nestd.host.commands import Commands
 _LINES = "20"
 _KEPT = 2000  # characters of the end: the last line is the reason
 _LIMIT = 10.0
-# An invocation's lines; QEMU's process is gone, but the journal may not have read all it wrote: --sync.
+# QEMU's process is gone, but the journal may not have read all it wrote: --sync.
 _SYNC = ("journalctl", "--sync")
-_READ = ("journalctl", "-q", "--no-pager", "-o", "cat", "-n", _LINES)
+# What came through the unit's stdout and stderr, not what systemd's own child logged before it was QEMU.
+_READ = ("journalctl", "-q", "--no-pager", "-o", "cat", "-n", _LINES, "_TRANSPORT=stdout")
 # What systemd's child exits with when it could not get as far as QEMU (systemd.exec(5)).
 _SYSTEMD_STATUS = range(200, 256)
 

@@ -146,8 +146,9 @@ class Units:
             results[job] = result
             news.set()
 
-        rule = f"type='signal',sender='{_SYSTEMD}',path='{_MANAGER_PATH}',interface='{_MANAGER}',"
-        unsubscribe = await self._bus.subscribe(f"{rule}member='JobRemoved',arg2='{unit}'", removed)
+        # Not narrowed by arg2, the unit: dbus-broker 33 lets no signal with a number before it through.
+        rule = f"type='signal',sender='{_SYSTEMD}',path='{_MANAGER_PATH}',interface='{_MANAGER}'"
+        unsubscribe = await self._bus.subscribe(f"{rule},member='JobRemoved'", removed)
         try:
             async with asyncio.timeout(limit):
                 pairs = [[name, value] for name, value in properties]

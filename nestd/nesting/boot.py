@@ -29,7 +29,7 @@ class Saying:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What modprobe and the kernel read at boot: files in the order in which they count, and the command line."""
+    """What modprobe and the kernel read at boot: files in their order, and the command line."""
 
     files: tuple[tuple[str, str], ...]
     command_line: str

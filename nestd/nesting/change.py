@@ -29,8 +29,8 @@ class _DriverInUse(_StepFailed):
 async def carry_out(host: Host, todo: plan.Plan, read: Callable[[], Reading]) -> Reading:
     """Run the steps in order and read the outcome back.
 
-    Returns the reading afterwards. Raises InUse or ReloadFailed with the old state back, or
-    RollbackFailed, which says what is loaded now. Must not be cancelled half-way: the caller shields it.
+    Returns the reading afterwards. Raises InUse or ReloadFailed with the old state back, or RollbackFailed,
+    which says what is loaded now. Must not be cancelled half-way: the caller shields it.
     """
     done: list[plan.Step] = []
     try:
@@ -45,7 +45,7 @@ async def carry_out(host: Host, todo: plan.Plan, read: Callable[[], Reading]) ->
         if trouble:
             raise errors.RollbackFailed(
                 f"The change failed: {reason}. Undoing it failed too: {'; '.join(trouble)}. "
-                f"Now {_what_is(host, todo)}. See `journalctl -u nestd`, and `nestctl status` for what is true."
+                f"Now {_what_is(host, todo)}. See `journalctl -u nestd`; `nestctl status` says what is true."
             ) from failure
         if isinstance(failure, _DriverInUse):
             raise errors.InUse(reason) from failure
@@ -130,7 +130,8 @@ async def _load(host: Host, driver: Driver, nested: Nesting) -> None:
             return
         await _unload(host, driver)
     raise _StepFailed(
-        f"{driver.name} could not be loaded with {driver.switch}={argument} ({words or 'it came up otherwise'})"
+        f"{driver.name} could not be loaded with {driver.switch}={argument} "
+        f"({words or 'it came up otherwise'})"
     )
 
 

@@ -1,32 +1,71 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What each obstacle means and what to do about it, for the person who reads it."""
+"""What each obstacle means to a person, and what that person can do about it."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from nestd.model import Obstacle, Status
 
-_REMEDIES = {
-    Obstacle.NO_EXTENSION: "the kernel sees no virtualization extension in this CPU. On bare metal, turn on VT-x "
-    "or AMD-V (SVM) in the firmware's setup; in a virtual machine, have the outer hypervisor pass it on "
-    "(QEMU and libvirt: CPU model host-passthrough)",
-    Obstacle.FIRMWARE_DISABLED: "the firmware has the extension turned off. Turn on VT-x or AMD-V (SVM) in its setup",
-    Obstacle.HIDDEN_BY_HYPERVISOR: "the outer hypervisor hides the extension. Its administrator must pass it on "
-    "(QEMU and libvirt: CPU model host-passthrough)",
-    Obstacle.DRIVER_MISSING: "this kernel has no module {driver}. Install the kernel package that carries it, or check "
-    "that the modules of the running kernel ({driver} belongs to it) are still installed",
-    Obstacle.DRIVER_WITHOUT_NESTING: "the KVM driver {driver} has no nested switch and offers guests no virtualization "
-    "extension. A kernel whose driver is kvm_intel or kvm_amd is needed",
-    Obstacle.MODULE_LOADING_DISABLED: "kernel.modules_disabled is 1: no module can be loaded or unloaded until the next "
-    "boot. Change the setting for the boot (scope boot) and reboot",
-    Obstacle.MODULE_SIGNATURE: "the kernel refuses the module's signature. Use the distribution's own kernel and modules",
-    Obstacle.VT_HELD_BY_OTHER: "another hypervisor (VirtualBox, VMware) holds the extension. Stop its machines and "
-    "unload its modules",
-    Obstacle.KVM_UNUSABLE: "/dev/kvm is missing or does not answer as KVM. See `dmesg | grep -i kvm` for what {driver} said",
-}
+# What it means, what to do: each a clause without a full stop. {driver} is the driver's name.
+_WORDS = MappingProxyType(
+    {
+        Obstacle.NO_EXTENSION: (
+            "the kernel sees no virtualization extension in this CPU",
+            "turn on VT-x or AMD-V in the firmware's setup; in a virtual machine, give it its host's CPU",
+        ),
+        Obstacle.FIRMWARE_DISABLED: (
+            "the firmware has switched the virtualization extension off",
+            "turn on VT-x or AMD-V (SVM) in the firmware's setup, then power the machine off and on",
+        ),
+        Obstacle.HIDDEN_BY_HYPERVISOR: (
+            "this machine is itself a guest, and its hypervisor keeps the extension from it",
+            "turn on nesting in the machine below, and give this guest the CPU of its host",
+        ),
+        Obstacle.DRIVER_MISSING: (
+            "the running kernel has no module {driver}",
+            "install the package with the kernel's KVM modules; if the kernel was just upgraded, reboot",
+        ),
+        Obstacle.DRIVER_WITHOUT_NESTING: (
+            "the KVM driver in charge, {driver}, has no switch for nesting and offers guests no extension",
+            "use a kernel whose driver has one: kvm_intel, kvm_amd, kvm (s390x) or kvm_hv (ppc64le)",
+        ),
+        Obstacle.MODULE_LOADING_DISABLED: (
+            "this kernel loads and unloads no more modules (kernel.modules_disabled is 1)",
+            "set it for the next boot (scope boot) and reboot",
+        ),
+        Obstacle.MODULE_SIGNATURE: (
+            "the kernel refuses the signature of the module {driver}",
+            "sign the module with a key that this machine trusts, or install the distribution's own kernel",
+        ),
+        Obstacle.VT_HELD_BY_OTHER: (
+            "another hypervisor, such as VirtualBox or VMware, holds the CPU's extension",
+            "stop its virtual machines and unload its modules, then try again",
+        ),
+        Obstacle.KVM_UNUSABLE: (
+            "/dev/kvm is missing, or does not answer as KVM does",
+            "read what the kernel says about it: journalctl -k -g kvm",
+        ),
+    }
+)
+
+
+def meaning(status: Status) -> str:
+    """What is in the way, as a clause; empty if nothing is."""
+    return _word(status, 0)
 
 
 def remedy(status: Status) -> str:
-    """The sentence for the status's obstacle; empty if nothing is in the way."""
+    """What to do about it, as a clause; empty if nothing is in the way."""
+    return _word(status, 1)
+
+
+def sentence(status: Status) -> str:
+    """Both, as a sentence or two that go behind a colon."""
+    return f"{meaning(status)}. To do: {remedy(status)}."
+
+
+def _word(status: Status, which: int) -> str:
     if status.obstacle is Obstacle.NONE:
         return ""
-    return _REMEDIES[status.obstacle].format(driver=status.driver or "for KVM")
+    return _WORDS[status.obstacle][which].format(driver=status.driver or "for KVM")

@@ -98,7 +98,7 @@ def _runtime(reading: Reading, wish: Wish, holders: Sequence[Holder]) -> tuple[S
             return ()  # the boot half says what can be done
         raise errors.NotSupported(
             f"{driver.name} is built into this kernel and cannot be reloaded. "
-            f"Only a reboot with {_argument(driver, wish)} on the kernel command line changes it: use scope boot."
+            f"Only a reboot with {_argument(driver, wish)} on the kernel command line changes it."
         )
     if status.users:
         raise errors.InUse(in_use(driver, status.users, holders))
@@ -117,9 +117,9 @@ def _boot(reading: Reading, wish: Wish) -> tuple[Step, ...]:
         if status.nested_at_boot is wish.nested:
             return ()
         raise errors.BootloaderUnknown(
-            f"{driver.name} is built into this kernel, so only the kernel command line decides, and nestd does not "
-            f"know who writes it here. Add {_argument(driver, wish)} to it in the boot loader's configuration "
-            "(GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot."
+            f"{driver.name} is built into this kernel, so only the kernel command line decides, and nestd "
+            f"does not know who writes it here. Add {_argument(driver, wish)} to it in the boot loader's "
+            "configuration (GRUB: GRUB_CMDLINE_LINUX in /etc/default/grub, then update-grub) and reboot."
         )
     before = reading.configuration.dropin
     text = dropin.text(driver, wish.nested)
@@ -139,11 +139,10 @@ def _argument(driver: Driver, wish: Wish) -> str:
 def _not_supported(reading: Reading) -> errors.NotSupported:
     status = reading.status
     if status.obstacle is Obstacle.NONE:
-        # A driver with no switch known and nothing else in the way: the table does not know this machine.
         return errors.NotSupported(
-            f"{Obstacle.DRIVER_WITHOUT_NESTING}: no KVM driver with a nested switch is known for this machine."
+            f"{Obstacle.DRIVER_WITHOUT_NESTING}: no driver with a nested switch is known for this machine."
         )
-    return errors.NotSupported(f"{status.obstacle}: {obstacles.remedy(status)}.")
+    return errors.NotSupported(f"{status.obstacle}: {obstacles.sentence(status)}")
 
 
 def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:
@@ -152,8 +151,8 @@ def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:
         names = ", ".join(_named(holder) for holder in holders)
         return f"{driver.name} is in use by {names}. Stop them, then try again; nothing was changed."
     return (
-        f"{driver.name} is in use (reference count {users}), by no process that shows it: something in the kernel, "
-        "or a process that has just ended. Try again; nothing was changed."
+        f"{driver.name} is in use (reference count {users}), by no process that shows it: something in the "
+        "kernel, or a process that has just ended. Try again; nothing was changed."
     )
 
 

@@ -136,16 +136,15 @@ def _nested(running: _Running, extension: Extension) -> Nesting:
 
 
 def _obstacle(running: _Running, extension: Extension, nested: Nesting) -> Obstacle:
-    if running.live and running.driver is not None and not running.driver.switch:
-        return Obstacle.DRIVER_WITHOUT_NESTING
-    if extension is Extension.NONE:
-        return Obstacle.NO_EXTENSION
-    if running.state in {DriverState.NONE, DriverState.MISSING}:
-        return Obstacle.DRIVER_MISSING
-    if running.live and running.kvm.api != KVM_API_VERSION:
-        return Obstacle.KVM_UNUSABLE
-    if running.live and running.switch is None:
-        return Obstacle.DRIVER_WITHOUT_NESTING
-    if running.loading_disabled and running.state is not DriverState.BUILTIN and nested is Nesting.OFF:
-        return Obstacle.MODULE_LOADING_DISABLED
-    return Obstacle.NONE
+    """The first thing that is in the way."""
+    live, driver = running.live, running.driver
+    frozen = running.loading_disabled and running.state is not DriverState.BUILTIN
+    in_the_way = (
+        (Obstacle.DRIVER_WITHOUT_NESTING, live and driver is not None and not driver.switch),
+        (Obstacle.NO_EXTENSION, extension is Extension.NONE),
+        (Obstacle.DRIVER_MISSING, running.state in {DriverState.NONE, DriverState.MISSING}),
+        (Obstacle.KVM_UNUSABLE, live and running.kvm.api != KVM_API_VERSION),
+        (Obstacle.DRIVER_WITHOUT_NESTING, live and running.switch is None),
+        (Obstacle.MODULE_LOADING_DISABLED, frozen and nested is Nesting.OFF),
+    )
+    return next((obstacle for obstacle, there in in_the_way if there), Obstacle.NONE)

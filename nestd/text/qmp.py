@@ -84,9 +84,10 @@ def vcpu_path(cpus: object) -> str:
 
 
 def verdict(extensions: Mapping[str, object], filtered: object) -> VcpuVerdict:
-    """What a vCPU got: `extensions` are its properties `vmx` and `svm`, `filtered` is `filtered-features`.
+    """What a vCPU got. Malformed.
 
-    KVM gives a guest only the extension of the CPU below, so either one means nesting. Malformed.
+    `extensions` are those of its properties `vmx` and `svm` that would mean nesting, `filtered` is
+    its `filtered-features`.
     """
     if not isinstance(filtered, list):
         raise Malformed("QMP: filtered-features is no list")

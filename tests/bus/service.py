@@ -53,7 +53,7 @@ XML = """<node>
 
 @dataclass
 class Thing:
-    """The exported object; `calls` are those that reached a handler, `waiting` how many Wait are under way."""
+    """The exported object; `calls` are those that reached a handler, `waiting` the Waits under way."""
 
     interface: str = IFACE
     calls: list[Call] = field(default_factory=list)
@@ -79,6 +79,7 @@ class Thing:
 
     def _note(self, _: Any, call: Call) -> Sequence[Any]:
         self.calls.append(call)
+        self.moved.set()
         return []
 
     async def _wait(self, _: Any, call: Call) -> Sequence[Any]:
@@ -121,6 +122,13 @@ class Thing:
         os.write(writing, b"hello")
         os.close(writing)
         return [reading]
+
+    async def until_called(self, count: int) -> None:
+        """Return when so many calls have reached a handler."""
+        async with asyncio.timeout(20):
+            while len(self.calls) < count:
+                self.moved.clear()
+                await self.moved.wait()
 
     async def until_waiting(self, count: int) -> None:
         """Return when so many Wait are under way."""

@@ -6,7 +6,8 @@
 FOLDER/errors.json has the members that are to fail: {member: [error name, text]}; read at each call.
 FOLDER/calls gets a line of JSON for each call: member, path, body, interactive (whether that is
 allowed), and at first the word `ready`. The console greets, answers in capitals and closes when it
-hears `bye`. The member `Kill` never answers, where errors.json has null for it.
+hears `bye`. A member that has null in errors.json never answers; one whose error has no name returns
+the text, whatever it should return.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import RequestNameReply
 
 DEMO = "/org/nestd1/guest/demo"
+BOOTED = b"booted earlier\r\n"
 GREETING = b"demo login: \x1b[1m"
 
 STATUS = {
@@ -34,6 +36,8 @@ STATUS = {
     "policy": Variant("s", "on"),
     "reboot-required": Variant("b", False),
     "obstacle": Variant("s", ""),
+    "obstacle-meaning": Variant("s", ""),
+    "obstacle-remedy": Variant("s", ""),
     "virtualization": Variant("s", "kvm"),
     "version": Variant("s", "0.1.0"),
     "parameters": Variant("a{ss}", {"nested": "1", "npt": "Y"}),
@@ -78,6 +82,7 @@ ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "Disable": ("a{sv}", [CHANGED]),
     "Launch": ("o", [DEMO]),
     "GetGuest": ("o", [DEMO]),
+    "GetConsoleLog": ("ay", [BOOTED]),
     "Stop": ("", []),
     "Kill": ("", []),
 }
@@ -123,7 +128,10 @@ async def main(address: str, folder: Path) -> None:
         if message.member in errors:
             if errors[message.member] is None:
                 return True
-            return Message.new_error(message, *errors[message.member])
+            name, text = errors[message.member]
+            if not name:
+                return Message.new_method_return(message, "s", [text])
+            return Message.new_error(message, name, text)
         if message.member == "GetGuest" and message.body != ["demo"]:
             return Message.new_error(message, "org.nestd1.Error.GuestNotFound", "no guest of that name")
         if message.member == "OpenConsole":

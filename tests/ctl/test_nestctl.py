@@ -40,7 +40,17 @@ def test_status_as_json(fake: Fake) -> None:
     values = json.loads(done.stdout)
     assert set(values) == {
         *("extension", "driver", "driver-state", "nested", "nested-at-boot", "policy", "reboot-required"),
-        *("obstacle", "virtualization", "version", "parameters", "kvm-api", "guest-extension", "users"),
+        *(
+            "obstacle",
+            "obstacle-meaning",
+            "obstacle-remedy",
+            "virtualization",
+            "version",
+            "parameters",
+            "kvm-api",
+            "guest-extension",
+            "users",
+        ),
         *("boot-source", "overridden"),
     }
     assert values["parameters"] == {"nested": "1", "npt": "Y"}
@@ -136,13 +146,13 @@ def test_stop_and_kill(fake: Fake) -> None:
 def test_console_on_pipes(fake: Fake) -> None:
     done = fake.run("console", "demo", stdin="hello\x1d bye")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "demo login: \x1b[1mHELLO\x1d BYE"
+    assert done.stdout == "booted earlier\ndemo login: \x1b[1mHELLO\x1d BYE"
 
 
 def test_launch_and_attach(fake: Fake) -> None:
     done = fake.run("launch", "demo", "--console", stdin="bye")
     assert done.returncode == 0
-    assert done.stdout.endswith("x2avic\ndemo login: \x1b[1mBYE")
+    assert done.stdout.endswith("x2avic\nbooted earlier\ndemo login: \x1b[1mBYE")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +313,52 @@ def test_output_that_cannot_be_written(fake: Fake, redirection: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("nestctl: cannot write the output: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_help_that_cannot_be_written() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" > /dev/full', "sh", *NESTCTL, "--help"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "nestctl: standard input or output: No space left on device\n"
+
+
+def test_console_without_an_output(fake: Fake) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *NESTCTL, "console", "demo"],
+        check=False,
+        env=fake.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+    assert done.returncode == 1
+    assert "nowhere to show the console" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "member"),
+    [
+        ("status", "GetStatus"),
+        ("list", "GetManagedObjects"),
+        ("show demo", "GetAll"),
+        ("stop demo", "GetGuest"),
+        ("enable", "Enable"),
+        ("launch demo", "Launch"),
+        ("console demo", "OpenConsole"),
+    ],
+)
+def test_a_nestd_that_answers_otherwise(fake: Fake, argv: str, member: str) -> None:
+    """Another signature than the interface has is an error in words, not a traceback."""
+    fake.fail({member: ("", "words instead of values")})
+    done = fake.run(*argv.split())
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("nestctl: nestd ") and done.stderr.count("\n") == 1
 
 
 def test_closed_descriptors_are_no_harm_where_nothing_is_printed(fake: Fake) -> None:

@@ -21,6 +21,8 @@ STATUS: dict[str, Any] = {
     "policy": "on",
     "reboot-required": False,
     "obstacle": "",
+    "obstacle-meaning": "",
+    "obstacle-remedy": "",
     "virtualization": "kvm",
     "version": "0.1.0",
     "parameters": {"nested": "1"},
@@ -100,7 +102,9 @@ def test_status_where_nothing_is_there() -> None:
         "nested-at-boot": "unsupported",
         "policy": "unmanaged",
         "reboot-required": False,
-        "obstacle": "no-extension",
+        "obstacle": "firmware-disabled",
+        "obstacle-meaning": "the firmware has it turned off",
+        "obstacle-remedy": "turn on VT-x or AMD-V in its setup",
         "virtualization": "",
         "kvm-api": -1,
         "guest-extension": False,
@@ -116,17 +120,14 @@ def test_status_where_nothing_is_there() -> None:
         "          Driver: none\n"
         "             KVM: /dev/kvm cannot be used\n"
         "    This machine: unknown (systemd-detect-virt is not installed)\n"
-        "      In the way: no-extension — the kernel sees no virtualization extension in this CPU\n"
-        "                  To do: turn on VT-x or AMD-V (SVM) in the firmware's setup; "
-        "in a virtual machine, give it its host's CPU\n"
+        "      In the way: firmware-disabled — the firmware has it turned off\n"
+        "                  To do: turn on VT-x or AMD-V in its setup\n"
     )
 
 
 def test_an_older_or_newer_nestd_is_no_error() -> None:
     assert "Nesting: unknown\n" in render.status({})
-    assert "weird — nestd names something that this nestctl does not know" in render.status(
-        {"obstacle": "weird"}
-    )
+    assert "weird — nestd does not say what it means\n" in render.status({"obstacle": "weird"})
 
 
 def test_change_done() -> None:

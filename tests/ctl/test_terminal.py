@@ -68,6 +68,8 @@ def test_console_that_the_guest_closes(fake: Fake) -> None:
         assert terminal.end() == 0
         assert terminal.attributes() == terminal.before
     assert "The guest closed the console of demo" in terminal.seen
+    # what it had said before comes first
+    assert terminal.seen.index("booted earlier") < terminal.seen.index("demo login: ")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from tests.support.privatebus import PrivateBus
 from tests.support.tools import Tools
 from tests.support.tree import Tree
 
+MACHINE_ID = "0123456789abcdef0123456789abcdef"
+
 
 @pytest.fixture
 def bus() -> Iterator[PrivateBus]:
@@ -25,7 +27,9 @@ def bus() -> Iterator[PrivateBus]:
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
     """An AMD machine with kvm_amd loaded, nesting on as the kernel has it."""
-    return Tree(tmp_path / "machine").amd().module("kvm_amd")
+    tree = Tree(tmp_path / "machine").amd().module("kvm_amd").write("/etc/machine-id", MACHINE_ID + "\n")
+    tree.root.path("/etc/modprobe.d").mkdir()
+    return tree
 
 
 @pytest.fixture

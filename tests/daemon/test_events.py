@@ -52,7 +52,7 @@ def test_properties_follow_the_module(listener: Client, daemon: Daemon, tree: Tr
     assert changed(listener, "DriverState", "loaded")["Nested"] == "on"
 
 
-@pytest.mark.parametrize("module", ["snd", "kvmgt_not", "zfs"])
+@pytest.mark.parametrize("module", ["snd", "xkvm", "zfs"])
 def test_other_modules_are_nobodys_business(listener: Client, daemon: Daemon, module: str) -> None:
     daemon.uevent("add", module)
     daemon.uevent("add", "kvm")

@@ -35,7 +35,7 @@ def test_an_unknown_guest(bus: PrivateBus, daemon: Daemon, name: str) -> None:
 @pytest.mark.parametrize("path", ["/org/nestd1/guest/demo", "/org/nestd1/guest"])
 def test_an_unknown_guests_object(root: Client, path: str) -> None:
     for member in ("Stop", "Kill", "OpenConsole"):
-        signature, body = ("a{sv}", [{}]) if member == "Stop" else ("", [])
+        signature, body = ("a{sv}", [{}]) if member == "Stop" else ("", list[Any]())
         error = root.error(member, signature, body, path=path, interface="org.nestd1.Guest")
         assert error.name in (
             OWN + "GuestNotFound",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from nestd.bus.connection import Connection
+from nestd.guests import places, sandbox
 from nestd.guests.launch import Launcher
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Account
@@ -19,9 +19,10 @@ from nestd.host.commands import Commands
 from nestd.host.root import Root
 from nestd.host.units import Units
 from nestd.model import Extension, GuestRecord, GuestSpec
+from nestd.text import qemu
 from tests.support import fakeqemu
 from tests.support.fakesystemd import FakeSystemd
-from tests.support.privatebus import PrivateBus
+from tests.support.privatebus import Kind, PrivateBus
 
 NOBODY = Account("guestling", 65534, 65534)
 ROOT = Account("root", 0, 0)
@@ -41,6 +42,8 @@ class Nestd:
     """The guests' part of one daemon, and what its callbacks were told."""
 
     def __init__(self, top: Path, units: Units) -> None:
+        self._top = top
+        self._units = units
         self.told: list[tuple[str, GuestRecord, str]] = []
         root, path = Root(str(top)), str(top / "bin")
         self.registry = Registry(
@@ -59,6 +62,15 @@ class Nestd:
         spec = GuestSpec(name=name, user=NOBODY.name, **options)  # type: ignore[arg-type]
         return await self.launcher.launch(spec, Extension.SVM)
 
+    async def start_only(self, name: str) -> None:
+        """What is there of a guest when the daemon dies between its start and its first word."""
+        spec, root = GuestSpec(name, NOBODY.name), str(self._top)
+        sockets, log = root + places.runtime(name), root + places.console_log(name)
+        argv = [f"{root}/bin/qemu-system-x86_64", *qemu.arguments(spec, Extension.SVM, sockets, log)]
+        await self._units.start_transient(
+            places.unit(name), sandbox.properties(spec, NOBODY, argv, kvm_group=False)
+        )
+
     def story(self) -> list[tuple[str, str, str]]:
         """What the callbacks were told, in short."""
         return [(what, record.state.value, result) for what, record, result in self.told]
@@ -69,12 +81,12 @@ class House:
 
     def __init__(self, top: Path, address: str) -> None:
         self.top = top
-        self._address = address
+        self.address = address
 
     @asynccontextmanager
     async def nestd(self) -> AsyncIterator[Nestd]:
         """One life of the daemon: connected, the guests of earlier ones restored."""
-        connection = await Connection.connect(self._address)
+        connection = await Connection.connect(self.address)
         try:
             nestd = Nestd(self.top, Units(connection))
             try:
@@ -96,7 +108,7 @@ class House:
 
 
 @contextmanager
-def house(manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> Iterator[House]:
+def house(manner: fakeqemu.Manner = fakeqemu.Manner.GOOD, kind: Kind = Kind.DAEMON) -> Iterator[House]:
     """A machine, and its end."""
     top = Path(tempfile.mkdtemp(prefix="nestd-g-"))
     try:
@@ -104,7 +116,7 @@ def house(manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> Iterator[House]:
         for folder in ("bin", "dev", "run"):
             (top / folder).mkdir()
         (top / "dev/kvm").touch()
-        with PrivateBus() as bus, FakeSystemd(bus.address, top, top / "bin"):
+        with PrivateBus(kind=kind) as bus, FakeSystemd(bus.address, top, top / "bin"):
             made = House(top, bus.address)
             made.manner(manner)
             yield made
@@ -112,14 +124,18 @@ def house(manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> Iterator[House]:
         shutil.rmtree(top)
 
 
-def run(scenario: Callable[[House], Awaitable[None]], manner: fakeqemu.Manner = fakeqemu.Manner.GOOD) -> None:
+def run(
+    scenario: Callable[[House], Awaitable[None]],
+    manner: fakeqemu.Manner = fakeqemu.Manner.GOOD,
+    kind: Kind = Kind.DAEMON,
+) -> None:
     """Play a scenario on a machine of its own, within a minute."""
 
     async def play(made: House) -> None:
         async with asyncio.timeout(60):
             await scenario(made)
 
-    with house(manner) as made:
+    with house(manner, kind) as made:
         asyncio.run(play(made))
 
 
@@ -128,8 +144,3 @@ async def until(condition: Callable[[], bool], limit: float = 20.0) -> None:
     async with asyncio.timeout(limit):
         while not condition():
             await asyncio.sleep(0.01)
-
-
-def ends(pid: int) -> bool:
-    """Whether that process is gone."""
-    return not os.path.exists(f"/proc/{pid}")  # noqa: PTH110 - a plain question

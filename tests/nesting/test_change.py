@@ -98,7 +98,7 @@ def test_a_missing_tool_is_named(machine: Machine, tool: str) -> None:
     if tool == "modprobe":
         # Without it the old state cannot be had back either, once the driver is unloaded.
         machine.tools.without("modprobe")
-        with pytest.raises(errors.RollbackFailed, match="modprobe is not installed.*kvm_amd is unloaded"):
+        with pytest.raises(errors.RollbackFailed, match=r"modprobe is not installed.*kvm_amd is unloaded"):
             make(machine, OFF)
         assert not machine.host.root.exists(dropin.PATH)
         return
@@ -160,7 +160,7 @@ def test_a_planted_link_is_not_followed(machine: Machine) -> None:
     victim = machine.tree.top / "victim"
     victim.write_text("precious")
     (machine.tree.top / dropin.PATH.lstrip("/")).symlink_to(victim)
-    with pytest.raises(errors.BusError, match="zz-nestd.conf"):
+    with pytest.raises(errors.BusError, match=r"zz-nestd\.conf"):
         make(machine, OFF)
     assert victim.read_text() == "precious"
     assert machine.read().status.nested is ON

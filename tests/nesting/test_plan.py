@@ -108,7 +108,7 @@ def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str
         ),
         (reading(ON, DriverState.BUILTIN), OFF, Scope.BOTH, errors.BootloaderUnknown, "kvm_amd.nested=0"),
         (reading(ON, DriverState.BUILTIN), OFF, Scope.BOOT, errors.BootloaderUnknown, "kvm_amd.nested=0"),
-        (reading(ON, DriverState.BUILTIN), OFF, Scope.RUNTIME, errors.NotSupported, "scope boot"),
+        (reading(ON, DriverState.BUILTIN), OFF, Scope.RUNTIME, errors.NotSupported, "kvm_amd.nested=0"),
         (
             reading(ON, command_line="kvm-amd.nested=1"),
             OFF,

@@ -8,18 +8,17 @@ import os
 import select
 import socket
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.13 on dbus-next's __init__
-    from dbus_next._private.unmarshaller import Unmarshaller
-    from dbus_next.constants import MessageFlag, MessageType
-    from dbus_next.message import Message
-    from dbus_next.signature import Variant
+import nestd.wire.library  # noqa: F401 -- what follows then comes without dbus-next's GLib half
+
+from dbus_next._private.unmarshaller import Unmarshaller  # isort: skip
+from dbus_next.constants import MessageFlag, MessageType  # isort: skip
+from dbus_next.message import Message  # isort: skip
+from dbus_next.signature import Variant  # isort: skip
 
 __all__ = ["CallError", "Client", "Message", "Variant", "options", "plain"]
 

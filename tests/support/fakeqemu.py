@@ -107,6 +107,8 @@ class _Guest:
                 Path(self._log).write_bytes(b"hello from the guest\r\n")
             case {"execute": "system_powerdown"}:
                 self.on = self._manner in {Manner.IGNORES_THE_BUTTON, Manner.IGNORES_SIGTERM}
+                if not self.on:
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # QEMU ends well from here on
             case {"execute": "qom-get"}:
                 return {"error": {"class": "GenericError", "desc": "Property not found"}}
         return {"return": {}}

@@ -54,11 +54,11 @@ class _Unit:
             # One folder for all here, where systemd gives each unit its own.
             (self._top / mount[1:]).mkdir(parents=True, exist_ok=True)
             (self._top / mount[1:]).chmod(0o1777)
-        [[program, argv, flags]] = self.properties["ExecStartEx"]
-        assert flags == ["no-env-expand"]
+        [[program, argv, ignore_failure]] = self.properties["ExecStart"]
+        assert not ignore_failure
         with (self._top / "journal" / self.invocation.hex).open("wb") as errors:
             self.process = subprocess.Popen(
-                argv, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
+                [value.replace("$$", "$") for value in argv], executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
                 stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
         self.active = "active"
@@ -85,7 +85,7 @@ class _Unit:
 
     def service(self) -> dict[str, Variant]:
         pid = self.process.pid if self.process else 0
-        [[program, argv, _]] = self.properties["ExecStartEx"]
+        [[program, argv, _]] = self.properties["ExecStart"]
         return {
             "MainPID": Variant("u", pid),
             "Result": Variant("s", self.result),

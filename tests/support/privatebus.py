@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -109,8 +110,13 @@ class PrivateBus:
         """End the bus, as the end of the machine would; may be called twice."""
         if self._process is not None:
             # On SIGTERM the launcher would first wait for a word from its mute systemd.
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
             self._process.kill()
             self._process.wait(10)
+            for child in children:
+                # dbus-broker ends with its launcher. It is ours to reap if this process adopts orphans.
+                with suppress(ChildProcessError):
+                    os.waitpid(int(child), 0)
             self._process = None
         for held in self._sockets:
             held.close()

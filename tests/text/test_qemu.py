@@ -120,7 +120,8 @@ def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -
     async def scenario(process: subprocess.Popen[str]) -> None:
         async with await _monitor(tmp_path, process) as monitor:
             assert await vcpu.waits_to_run(monitor)
-            assert (await vcpu.ask(monitor)).nesting
+            assert (await vcpu.ask(monitor, Extension.SVM)).nesting
+            assert not (await vcpu.ask(monitor, Extension.VMX, Extension.SIE)).nesting
             devices = [block["inserted"] for block in await monitor.execute("query-block")]
             assert len(devices) == 24
             assert [one["ro"] for one in devices if one["file"] == str(tmp_path / NASTY)] == [False]
@@ -145,7 +146,7 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
 
     async def scenario(process: subprocess.Popen[str]) -> VcpuVerdict:
         async with await _monitor(tmp_path, process) as monitor:
-            verdict = await vcpu.ask(monitor)
+            verdict = await vcpu.ask(monitor, Extension.SVM)
             await monitor.execute("quit")
             return verdict
 

@@ -99,7 +99,7 @@ def test_the_full_library_reads_what_is_built_and_the_other_way_round() -> None:
     assert (theirs.path, theirs.interface, theirs.member, theirs.body) == ("/c", "d.e", "F", [["x"]])
     assert theirs.message_type is MessageType.METHOD_CALL
     written: Any = Message(
-        destination="a.b", path="/c", interface="d.e", member="F", signature="as", body=[["x"]]
+        destination="a.b", path="/c", interface="d.e", member="F", signature="as", body=[["x"]], serial=4
     )
     read = message.parse(_frames(bytes(written._marshall()))[0])
     assert (read.header.path, read.header.member, read.values()) == ("/c", "F", [["x"]])

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""QMP with peers that are QEMU, that are somebody else's, and that mean ill."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from nestd.errors import Malformed
+from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
+
+GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
+OURS = os.getuid()
+
+
+@contextmanager
+def _peer(path: Path, behave: Callable[[socket.socket], None]) -> Iterator[None]:
+    """A peer that listens at `path` and treats its one client as `behave` does, in a thread."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen(1)
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.settimeout(20)
+                try:
+                    behave(connection)
+                except (BrokenPipeError, ConnectionResetError):
+                    return  # the client had enough, which is what most of these tests want
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(30)
+
+
+def _answers(*lines: bytes) -> Callable[[socket.socket], None]:
+    """Greets, and answers each command with the next of `lines`; then waits for the client to go."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(GREETING)
+        for line in lines:
+            connection.recv(4096)
+            connection.sendall(line)
+        connection.recv(4096)
+
+    return behave
+
+
+def _ask(path: Path, limit: float = 20.0) -> object:
+    async def ask() -> object:
+        async with QmpSocket(connect(str(path), OURS), limit) as qmp:
+            return await qmp.execute("query-status")
+
+    return asyncio.run(ask())
+
+
+def test_events_and_strangers_answers_are_passed_over(tmp_path: Path) -> None:
+    lines = (
+        b'{"event": "X"}\n{"return": {}, "id": 1}\n',
+        b'{"return": "stale", "id": 1}\n{"event": "Y"}\r\n{"retu',
+    )
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(GREETING[:10])
+        connection.sendall(GREETING[10:])
+        for line in lines:
+            connection.recv(4096)
+            connection.sendall(line)
+        connection.sendall(b'rn": {"status": "running"}, "id": 2}\r\n')
+
+    with _peer(tmp_path / "qmp", behave):
+        assert _ask(tmp_path / "qmp") == {"status": "running"}
+
+
+def test_a_refusal(tmp_path: Path) -> None:
+    refusal = b'{"error": {"class": "GenericError", "desc": "not now"}, "id": 2}\n'
+    with _peer(tmp_path / "qmp", _answers(b'{"return": {}, "id": 1}\n', refusal)):
+        with pytest.raises(QmpRefused, match="query-status: not now"):
+            _ask(tmp_path / "qmp")
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        _answers(b"no json\n"),
+        _answers(b'{"QMP": {}, "return": 1, "id": 1}\n', b"[[[[\n"),
+        lambda connection: connection.sendall(b'{"return": {}, "id": 1}\n'),
+        lambda connection: connection.sendall(b"x" * (3 << 20)),
+        lambda connection: connection.sendall(GREETING + b'{"event": "X"}\n' * 2000),
+    ],
+)
+def test_peers_that_are_no_qemu(tmp_path: Path, behave: Callable[[socket.socket], None]) -> None:
+    with _peer(tmp_path / "qmp", behave):
+        with pytest.raises(Malformed):
+            _ask(tmp_path / "qmp")
+
+
+@pytest.mark.parametrize("start", [b"", GREETING[:7]])
+def test_a_peer_that_hangs_up(tmp_path: Path, start: bytes) -> None:
+    with _peer(tmp_path / "qmp", lambda connection: connection.sendall(start)):
+        with pytest.raises(ConnectionResetError):
+            _ask(tmp_path / "qmp")
+
+
+def _drip(connection: socket.socket) -> None:
+    connection.settimeout(0.01)
+    for _ in range(2000):
+        connection.sendall(b" ")
+        try:
+            if not connection.recv(1):
+                return
+        except TimeoutError:
+            continue
+
+
+@pytest.mark.parametrize("behave", [lambda connection: connection.recv(1), _answers(), _drip])
+def test_a_peer_that_takes_its_time(tmp_path: Path, behave: Callable[[socket.socket], None]) -> None:
+    with _peer(tmp_path / "qmp", behave):
+        with pytest.raises(TimeoutError):
+            _ask(tmp_path / "qmp", limit=0.2)
+
+
+def _nothing(path: Path) -> None:
+    assert not path.exists()
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _link(path: Path) -> None:
+    path.symlink_to(path.with_name("real"))
+
+
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [(_nothing, FileNotFoundError), (_fifo, NotTheGuest), (Path.touch, NotTheGuest), (_link, NotTheGuest)],
+)
+def test_names_that_are_not_the_guests_socket(
+    tmp_path: Path, make: Callable[[Path], None], error: type[Exception]
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "real"))
+        server.listen(1)
+        make(tmp_path / "qmp")
+        with pytest.raises(error):
+            connect(str(tmp_path / "qmp"), OURS)
+
+
+def test_a_socket_that_nobody_serves(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+    with pytest.raises(ConnectionRefusedError):
+        connect(str(tmp_path / "qmp"), OURS)
+
+
+def test_a_queue_that_is_full(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+        server.listen(0)
+        with connect(str(tmp_path / "qmp"), OURS):
+            with pytest.raises(BlockingIOError):
+                connect(str(tmp_path / "qmp"), OURS)
+
+
+def test_a_socket_of_another_owner(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+        server.listen(1)
+        with pytest.raises(NotTheGuest, match="not a socket of uid 65534"):
+            connect(str(tmp_path / "qmp"), 65534)
+
+
+@pytest.mark.parametrize("owner", [61184])
+def test_a_socket_that_somebody_else_serves(tmp_path: Path, owner: int) -> None:
+    """The file is the guest's, the listener is not: as when its user moves another's socket there."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+        server.listen(1)
+        os.chown(tmp_path / "qmp", owner, owner)
+        with pytest.raises(NotTheGuest, match=f"served by uid {OURS}, not by uid {owner}"):
+            connect(str(tmp_path / "qmp"), owner)
+
+
+def test_the_connection_is_not_inherited(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "qmp"))
+        server.listen(1)
+        with connect(str(tmp_path / "qmp"), OURS) as connection:
+            code = f"import os; os.fstat({connection.fileno()})"
+            done = subprocess.run(
+                [sys.executable, "-c", code], close_fds=False, capture_output=True, check=False
+            )
+            assert b"Bad file descriptor" in done.stderr

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""systemd's units over a real bus, both kinds, with a fake systemd."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nestd.bus.connection import Connection
+from nestd.errors import CallFailed
+from nestd.guests import sandbox
+from nestd.host.units import JobFailed, UnitExists, Units, bus_label_escape, plain, unit_path
+from nestd.model import GuestSpec
+from nestd.wire.library import Variant
+from tests.guests.house import NOBODY, House, run
+from tests.support.privatebus import Kind
+
+UNIT = "nestd-guest-x.service"
+
+
+def _service(*argv: str) -> list[tuple[str, Variant]]:
+    return sandbox.properties(GuestSpec("x", "x"), NOBODY, argv, kvm_group=False)
+
+
+def _play(scenario: Callable[[Units], Awaitable[None]], kind: Kind = Kind.DAEMON) -> None:
+    async def connected(house: House) -> None:
+        connection = await Connection.connect(house.address)
+        try:
+            await scenario(Units(connection))
+        finally:
+            await connection.close()
+
+    run(connected, kind=kind)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_a_unit_from_start_to_end(kind: Kind) -> None:
+    async def scenario(units: Units) -> None:
+        watch = await units.follow(UNIT)
+        await units.start_transient(UNIT, _service("/bin/sleep", "600"))
+        watch.settle(await units.properties(UNIT))
+        assert watch.known["MainPID"] > 1
+        assert len(watch.known["InvocationID"]) == 16
+        assert not watch.ended.done()
+        assert await units.matching("nestd-guest-*.service") == {UNIT: "active"}
+        with pytest.raises(UnitExists):
+            await units.start_transient(UNIT, _service("/bin/sleep", "600"))
+        await units.kill(UNIT, 9)
+        async with asyncio.timeout(20):
+            known = await watch.ended
+        assert (known["ActiveState"], known["Result"], known["ExecMainStatus"]) == ("failed", "signal", 9)
+        assert await units.matching("nestd-guest-*.service") == {UNIT: "failed"}
+        await units.reset_failed(UNIT)
+        assert await units.matching("nestd-guest-*.service") == {}
+        await watch.close()
+        await watch.close()
+
+    _play(scenario, kind)
+
+
+def test_a_stop_and_an_end_that_came_before_anybody_looked() -> None:
+    async def scenario(units: Units) -> None:
+        watch = await units.follow(UNIT)
+        await units.start_transient(UNIT, _service("/bin/true"))
+        while await units.matching(UNIT):
+            await asyncio.sleep(0.01)
+        assert not watch.ended.done()
+        watch.settle(await units.properties(UNIT))
+        assert watch.ended.result()["Result"] == "success"
+        await watch.close()
+        await units.start_transient(UNIT, _service("/bin/sleep", "600"))
+        await units.stop(UNIT)
+        async with asyncio.timeout(20):
+            while (await units.matching(UNIT)).get(UNIT) != "failed":
+                await asyncio.sleep(0.01)
+
+    _play(scenario)
+
+
+def test_a_unit_that_cannot_start() -> None:
+    async def scenario(units: Units) -> None:
+        with pytest.raises(JobFailed, match="failed"):
+            await units.start_transient(UNIT, _service("/nowhere/to/be/found"))
+        assert (await units.properties(UNIT))["ExecMainStatus"] == 203
+
+    _play(scenario)
+
+
+def test_units_that_are_not_there() -> None:
+    async def scenario(units: Units) -> None:
+        await units.stop(UNIT)
+        await units.kill(UNIT, 9)
+        await units.reset_failed(UNIT)
+        assert (await units.properties(UNIT))["ActiveState"] == "inactive"
+
+    _play(scenario)
+
+
+class _NoSystemd:
+    """A bus without systemd, or one that answers nothing but errors."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.calls: list[str] = []
+
+    async def call(self, *where: object, limit: float = 25.0, interactive: bool = False) -> list[object]:
+        self.calls.append(str(where[3]))
+        raise CallFailed(self._name, "no")
+
+    async def subscribe(self, rule: str, handler: object) -> Callable[[], Awaitable[None]]:
+        raise AssertionError("nothing to subscribe to")
+
+
+def test_without_systemd() -> None:
+    bus = _NoSystemd("org.freedesktop.DBus.Error.ServiceUnknown")
+    for attempt in (Units(bus).start_transient(UNIT, []), Units(bus).follow(UNIT), Units(bus).stop(UNIT)):
+        with pytest.raises(CallFailed, match="ServiceUnknown"):
+            asyncio.run(attempt)  # type: ignore[arg-type]
+    assert bus.calls == ["Subscribe", "Subscribe", "StopUnit"]
+
+
+@pytest.mark.parametrize(
+    ("label", "escaped"),
+    [
+        ("nestd-guest-a.service", "nestd_2dguest_2da_2eservice"),
+        ("a1", "a1"),
+        ("1a", "_31a"),
+        ("", "_"),
+        ("é_", "_c3_a9_5f"),
+    ],
+)
+def test_object_paths_as_systemd_escapes_them(label: str, escaped: str) -> None:
+    assert bus_label_escape(label) == escaped
+    assert unit_path(label) == f"/org/freedesktop/systemd1/unit/{escaped}"
+
+
+def test_variants_are_taken_off_at_any_depth() -> None:
+    value = {"a": Variant("a{sv}", {"b": Variant("as", ["c"])}), "d": [Variant("u", 1)]}
+    assert plain(value) == {"a": {"b": ["c"]}, "d": [1]}
