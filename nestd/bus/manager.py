@@ -94,8 +94,8 @@ class Manager:
                 "policy": Variant("s", str(status.policy)),
                 "reboot-required": Variant("b", status.reboot_required),
                 "obstacle": Variant("s", str(status.obstacle)),
-                "obstacle-meaning": Variant("s", obstacles.meaning(status)),
-                "obstacle-remedy": Variant("s", obstacles.remedy(status)),
+                "obstacle-meaning": Variant("s", obstacles.meaning(status.obstacle, status.driver)),
+                "obstacle-remedy": Variant("s", obstacles.remedy(status.obstacle, status.driver)),
                 "virtualization": Variant("s", status.virtualization),
                 "parameters": Variant("a{ss}", dict(status.parameters)),
                 "kvm-api": Variant("i", status.kvm_api),
@@ -181,7 +181,8 @@ def _told(outcome: Outcome) -> dict[str, Variant]:
 
 def _nesting_off(status: Status) -> str:
     if status.obstacle:
-        return f"Guests cannot nest here: {obstacles.sentence(status)} Or launch with require-nesting false."
+        words = obstacles.sentence(status.obstacle, status.driver)
+        return f"Guests cannot nest here: {words} Or launch with require-nesting false."
     return (
         f"Nesting is {status.nested}, so the guest would run without {status.extension}. Turn it on first "
         "(`nestctl enable`), or launch with require-nesting false."

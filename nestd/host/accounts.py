@@ -40,6 +40,6 @@ class Accounts:
         """Whether there is a group of that name."""
         try:
             grp.getgrnam(name)
-        except KeyError:
+        except (KeyError, ValueError):
             return False
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from nestd.model import Obstacle, Status
+from nestd.model import Obstacle
 
 # What it means, what to do: each a clause without a full stop. {driver} is the driver's name.
 _WORDS = MappingProxyType(
@@ -50,22 +50,22 @@ _WORDS = MappingProxyType(
 )
 
 
-def meaning(status: Status) -> str:
-    """What is in the way, as a clause; empty if nothing is."""
-    return _word(status, 0)
+def meaning(obstacle: Obstacle, driver: str) -> str:
+    """What is in the way, as a clause; empty if nothing is. `driver` is the driver's name, or empty."""
+    return _word(obstacle, driver, 0)
 
 
-def remedy(status: Status) -> str:
+def remedy(obstacle: Obstacle, driver: str) -> str:
     """What to do about it, as a clause; empty if nothing is in the way."""
-    return _word(status, 1)
+    return _word(obstacle, driver, 1)
 
 
-def sentence(status: Status) -> str:
-    """Both, as a sentence or two that go behind a colon."""
-    return f"{meaning(status)}. To do: {remedy(status)}."
+def sentence(obstacle: Obstacle, driver: str) -> str:
+    """Both, to stand behind a colon. `obstacle` is not NONE."""
+    return f"{meaning(obstacle, driver)}. To do: {remedy(obstacle, driver)}."
 
 
-def _word(status: Status, which: int) -> str:
-    if status.obstacle is Obstacle.NONE:
+def _word(obstacle: Obstacle, driver: str, which: int) -> str:
+    if obstacle is Obstacle.NONE:
         return ""
-    return _WORDS[status.obstacle][which].format(driver=status.driver or "for KVM")
+    return _WORDS[obstacle][which].format(driver=driver or "for KVM")

@@ -100,6 +100,8 @@ def _runtime(reading: Reading, wish: Wish, holders: Sequence[Holder]) -> tuple[S
             f"{driver.name} is built into this kernel and cannot be reloaded. "
             f"Only a reboot with {_argument(driver, wish)} on the kernel command line changes it."
         )
+    if reading.loading_disabled:
+        raise _refused(Obstacle.MODULE_LOADING_DISABLED, driver.name)
     if status.users:
         raise errors.InUse(in_use(driver, status.users, holders))
     if status.driver_state is DriverState.UNLOADED:
@@ -137,12 +139,12 @@ def _argument(driver: Driver, wish: Wish) -> str:
 
 
 def _not_supported(reading: Reading) -> errors.NotSupported:
-    status = reading.status
-    if status.obstacle is Obstacle.NONE:
-        return errors.NotSupported(
-            f"{Obstacle.DRIVER_WITHOUT_NESTING}: no driver with a nested switch is known for this machine."
-        )
-    return errors.NotSupported(f"{status.obstacle}: {obstacles.sentence(status)}")
+    """The refusal for what is in the way; for an unknown kind of machine, that no switch is known."""
+    return _refused(reading.status.obstacle or Obstacle.DRIVER_WITHOUT_NESTING, reading.status.driver)
+
+
+def _refused(obstacle: Obstacle, driver: str) -> errors.NotSupported:
+    return errors.NotSupported(f"{obstacle}: {obstacles.sentence(obstacle, driver)}")
 
 
 def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:

@@ -35,6 +35,7 @@ class Reading:
     status: Status
     driver: Driver | None
     configuration: boot.Configuration
+    loading_disabled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def read(host: Host, virtualization: str) -> Reading:
     extension = _extension(extensions, driver)
     users = host.kmod.refcnt(driver.name) if driver else 0
     status = _status(running, extension, at_boot, configuration, virtualization, users)
-    return Reading(status, driver, configuration)
+    return Reading(status, driver, configuration, running.loading_disabled)
 
 
 def _extension(extensions: frozenset[Extension], driver: Driver | None) -> Extension:

@@ -55,7 +55,8 @@ class FakeBus:
         """Deliver these bytes."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.client.sendmsg([data], rights)
-        self.client.sendall(data[sent:])
+        if sent < len(data):
+            self.client.sendall(data[sent:])
 
     def receive(self) -> message.Message:
         """The client's next message."""

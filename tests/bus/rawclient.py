@@ -60,7 +60,8 @@ class RawClient:
         """Send these bytes, with these descriptors."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self.socket.sendmsg([data], rights)
-        self.socket.sendall(data[sent:])
+        if sent < len(data):
+            self.socket.sendall(data[sent:])
 
     def post(self, *arguments: Any, flags: Flag = Flag(0), fds: Sequence[int] = ()) -> int:  # noqa: B008
         """Send a call (arguments as for nestd.wire.message.call) and return its serial."""

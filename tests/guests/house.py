@@ -142,5 +142,5 @@ def run(
 async def until(condition: Callable[[], bool], limit: float = 20.0) -> None:
     """Wait for what must come; TimeoutError if it does not."""
     async with asyncio.timeout(limit):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
             await asyncio.sleep(0.01)

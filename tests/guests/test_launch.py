@@ -109,7 +109,7 @@ def test_a_launch_that_is_cancelled_leaves_nothing() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
             task = asyncio.create_task(nestd.launch())
-            await until(lambda: (house.top / "run/nestd/guests/demo/qmp").exists())
+            await until((house.top / "run/nestd/guests/demo/qmp").exists)
             with pytest.raises(GuestExists):
                 await nestd.launch()
             task.cancel()

@@ -100,7 +100,7 @@ def test_a_guest_that_is_not_there() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
             for attempt in (nestd.registry.stop, nestd.registry.kill):
-                with pytest.raises(GuestNotFound, match="no guest 'a.x1bb'"):
+                with pytest.raises(GuestNotFound, match=r"no guest 'a.x1bb'"):
                     await attempt("a\x1bb")
             for question in (nestd.registry.get, nestd.registry.open_console, nestd.registry.console_log):
                 with pytest.raises(GuestNotFound):
@@ -167,7 +167,7 @@ def test_a_launch_that_a_crash_cut_short_is_cleared_away() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as first:
             await first.start_only("demo")
-            await until(lambda: (house.top / "run/nestd/guests/demo/qmp").exists())
+            await until((house.top / "run/nestd/guests/demo/qmp").exists)
         async with house.nestd() as second:
             assert second.registry.records == ()
             await until(lambda: house.runs() == [])

@@ -54,7 +54,19 @@ def _answers(*lines: bytes) -> Callable[[socket.socket], None]:
         for line in lines:
             connection.recv(4096)
             connection.sendall(line)
-        connection.recv(4096)
+        while connection.recv(4096):
+            continue
+
+    return behave
+
+
+def _says(data: bytes) -> Callable[[socket.socket], None]:
+    """Says that, unasked, and listens until the client goes."""
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(data)
+        while connection.recv(4096):
+            continue
 
     return behave
 
@@ -96,10 +108,10 @@ def test_a_refusal(tmp_path: Path) -> None:
     "behave",
     [
         _answers(b"no json\n"),
-        _answers(b'{"QMP": {}, "return": 1, "id": 1}\n', b"[[[[\n"),
-        lambda connection: connection.sendall(b'{"return": {}, "id": 1}\n'),
-        lambda connection: connection.sendall(b"x" * (3 << 20)),
-        lambda connection: connection.sendall(GREETING + b'{"event": "X"}\n' * 2000),
+        _answers(b'{"return": {}, "id": 1}\n', b"[[[[\n"),
+        _says(b'{"return": {}, "id": 1}\n'),
+        _says(b"x" * (3 << 20)),
+        _says(GREETING + b'{"event": "X"}\n' * 2000),
     ],
 )
 def test_peers_that_are_no_qemu(tmp_path: Path, behave: Callable[[socket.socket], None]) -> None:

@@ -24,6 +24,12 @@ def _service(*argv: str) -> list[tuple[str, Variant]]:
     return sandbox.properties(GuestSpec("x", "x"), NOBODY, argv, kvm_group=False)
 
 
+async def _until(units: Units, state: str) -> None:
+    async with asyncio.timeout(20):
+        while (await units.matching(UNIT)).get(UNIT, "") != state:  # noqa: ASYNC110 - asked, not followed
+            await asyncio.sleep(0.01)
+
+
 def _play(scenario: Callable[[Units], Awaitable[None]], kind: Kind = Kind.DAEMON) -> None:
     async def connected(house: House) -> None:
         connection = await Connection.connect(house.address)
@@ -64,17 +70,14 @@ def test_a_stop_and_an_end_that_came_before_anybody_looked() -> None:
     async def scenario(units: Units) -> None:
         watch = await units.follow(UNIT)
         await units.start_transient(UNIT, _service("/bin/true"))
-        while await units.matching(UNIT):
-            await asyncio.sleep(0.01)
+        await _until(units, "")
         assert not watch.ended.done()
         watch.settle(await units.properties(UNIT))
         assert watch.ended.result()["Result"] == "success"
         await watch.close()
         await units.start_transient(UNIT, _service("/bin/sleep", "600"))
         await units.stop(UNIT)
-        async with asyncio.timeout(20):
-            while (await units.matching(UNIT)).get(UNIT) != "failed":
-                await asyncio.sleep(0.01)
+        await _until(units, "failed")
 
     _play(scenario)
 
@@ -117,7 +120,7 @@ def test_without_systemd() -> None:
     bus = _NoSystemd("org.freedesktop.DBus.Error.ServiceUnknown")
     for attempt in (Units(bus).start_transient(UNIT, []), Units(bus).follow(UNIT), Units(bus).stop(UNIT)):
         with pytest.raises(CallFailed, match="ServiceUnknown"):
-            asyncio.run(attempt)  # type: ignore[arg-type]
+            asyncio.run(attempt)
     assert bus.calls == ["Subscribe", "Subscribe", "StopUnit"]
 
 

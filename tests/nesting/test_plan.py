@@ -23,6 +23,7 @@ def reading(
     command_line: str = "quiet",
     obstacle: Obstacle = Obstacle.NONE,
     users: int = 0,
+    loading_disabled: bool = False,
 ) -> Reading:
     """What was read on an AMD machine."""
     configuration = boot.Configuration(files, command_line)
@@ -44,7 +45,7 @@ def reading(
         boot_source=at_boot.source,
         overridden=at_boot.overridden,
     )
-    return Reading(status, AMD, configuration)
+    return Reading(status, AMD, configuration, loading_disabled)
 
 
 def steps(found: Reading, nested: Nesting, scope: Scope = Scope.BOTH) -> list[str]:
@@ -81,7 +82,7 @@ KEPT_ON = ((dropin.PATH, dropin.text(AMD, ON)),)
         # the command line agrees, or says nothing
         (reading(ON, command_line="kvm_amd.nested=0"), OFF, Scope.BOOT, [WRITE_OFF]),
         # modules are locked: only the boot half can be done
-        (reading(ON, obstacle=Obstacle.MODULE_LOADING_DISABLED), OFF, Scope.BOOT, [WRITE_OFF]),
+        (reading(ON, loading_disabled=True), OFF, Scope.BOOT, [WRITE_OFF]),
     ],
 )
 def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str]) -> None:
@@ -103,6 +104,13 @@ def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str
             reading(OFF, obstacle=Obstacle.MODULE_LOADING_DISABLED),
             ON,
             Scope.RUNTIME,
+            errors.NotSupported,
+            "module-loading-disabled: ",
+        ),
+        (
+            reading(ON, loading_disabled=True),
+            OFF,
+            Scope.BOTH,
             errors.NotSupported,
             "module-loading-disabled: ",
         ),

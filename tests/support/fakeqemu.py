@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 
@@ -43,10 +44,8 @@ def install(folder: Path, manner: Manner) -> None:
 
 
 def _main(manner: Manner, argv: list[str]) -> int:
-    options = {name: value for name, value in zip(argv, argv[1:], strict=False) if name != "-chardev"}
-    chardevs = dict(
-        _chardev(value) for name, value in zip(argv, argv[1:], strict=False) if name == "-chardev"
-    )
+    options = dict(pairwise(argv))
+    chardevs = dict(_chardev(value) for name, value in pairwise(argv) if name == "-chardev")
     if manner is Manner.DIES:
         sys.stderr.write("a line before it\n" + WORDS)
         return 1

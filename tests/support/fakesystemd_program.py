@@ -22,8 +22,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dbus_next import Message, MessageType, Variant
-from dbus_next.aio import MessageBus
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import MessageType
+from dbus_next.message import Message
+from dbus_next.signature import Variant
 
 _NAME = "org.freedesktop.systemd1"
 _PATH = "/org/freedesktop/systemd1"
@@ -57,8 +59,9 @@ class _Unit:
         [[program, argv, ignore_failure]] = self.properties["ExecStart"]
         assert not ignore_failure
         with (self._top / "journal" / self.invocation.hex).open("wb") as errors:
+            command = [value.replace("$$", "$") for value in argv]
             self.process = subprocess.Popen(
-                [value.replace("$$", "$") for value in argv], executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
+                command, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
                 stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
         self.active = "active"
@@ -234,7 +237,7 @@ async def _main(address: str, top: str) -> None:
     sys.stdout.flush()
     await over.wait()
     manager.stop()
-    bus.disconnect()
+    bus.disconnect()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -140,8 +140,11 @@ def plan(packages: Sequence[str], source_list: Path) -> Plan:
     """
     command = ["apt-get", "--simulate", "--quiet=2", *apt_options(source_list), "install", *packages]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode != 0:  # perhaps nobody has fetched the lists on this host yet
+        subprocess.run(["apt-get", "--quiet=2", "update"], check=False, capture_output=True)
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BuildError(f"apt cannot install the image's packages:\n{done.stderr}", "Run `apt-get update`.")
+        raise BuildError(f"apt cannot install the image's packages:\n{done.stderr}", "Try `apt-get update`.")
     found = [match for match in map(_INST.match, done.stdout.splitlines()) if match]
     kernels = [match[1] for match in found if _KERNEL.match(match[1])]
     if not kernels:

@@ -256,13 +256,16 @@ def test_a_person_gets_a_shell_and_exit_leaves_it() -> None:
     command = [sys.executable, "-m", "tests.vm", "shell"]
     with subprocess.Popen(command, cwd=_TREE, stdin=theirs, stdout=theirs, stderr=theirs) as person:
         os.close(theirs)
-        said = _read_until(ours, b"nestd-vm:~#")
-        os.write(ours, b"echo $((6*7)) on $(tty)\r")
-        said = _read_until(ours, b"42 on /dev/hvc0")
-        os.write(ours, b"exit\r")
-        said = _read_until(ours, None)
-        assert person.wait(30) == 0, said
-    os.close(ours)
+        try:
+            _read_until(ours, b"nestd-vm:~#")
+            os.write(ours, b"echo $((6*7)) on $(tty)\r")
+            _read_until(ours, b"42 on /dev/hvc0")
+            os.write(ours, b"exit\r")
+            said = _read_until(ours, None)
+            assert person.wait(30) == 0, said
+        finally:
+            person.kill()
+            os.close(ours)
 
 
 def _read_until(fd: int, wanted: bytes | None, limit: float = 60.0) -> bytes:

@@ -137,11 +137,7 @@ def test_without_authorization_nothing_changes(machine: Machine, interactive: st
         check=False,
     )
     assert refused.code != 0
-    assert (
-        "InteractiveAuthorizationRequired" in refused.stderr
-        or "Access denied" in refused.stderr
-        or ("authentication" in refused.stderr.lower() or "not authorized" in refused.stderr.lower())
-    ), refused.stderr
+    assert "needs somebody's authorization" in refused.stderr, refused.stderr
     assert state_of(machine) == before
     told = machine.run(["nestctl", "--no-ask-password", "disable"], user="alice", check=False)
     assert told.code == 3, told.stderr
@@ -217,7 +213,7 @@ def test_a_guest_gets_the_extension(machine: Machine, cpu: str) -> None:
             "systemctl", "show", "nestd-guest-demo.service", "-p", "User,Slice,ActiveState,MainPID,Transient"
         ).splitlines()
     )
-    assert unit["User"] == "nestd" and unit["Slice"] == "machine.slice"
+    assert unit["User"] == machine.out("id", "-u", "nestd") and unit["Slice"] == "machine.slice"
     assert unit["ActiveState"] == "active" and unit["Transient"] == "yes"
     assert machine.out("stat", "-c", "%U", f"/proc/{unit['MainPID']}") == "nestd"
     arguments = machine.text(f"/proc/{unit['MainPID']}/cmdline").split("\0")
