@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from pyexpat import ExpatError, ParserCreate
 from types import MappingProxyType
 
@@ -59,9 +59,12 @@ class _Open:
 
 def installed() -> str:
     """The text of org.nestd1.xml, which is packaged beside this file, or in the source tree in data/."""
-    beside = Path(__file__).with_name("org.nestd1.xml")
-    path = beside if beside.exists() else Path(__file__).parents[2] / "data" / "org.nestd1.xml"
-    return path.read_text(encoding="utf-8")
+    folder = os.path.dirname(os.path.abspath(__file__))
+    path = os.path.join(folder, "org.nestd1.xml")
+    if not os.path.exists(path):
+        path = os.path.join(folder, "..", "..", "data", "org.nestd1.xml")
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 def parse(text: str) -> dict[str, Interface]:

@@ -8,6 +8,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice, takewhile
 
 _BYTES = 1 << 20
 _BATCH = 16  # messages in one sendmsg
@@ -39,10 +40,8 @@ class Outbox:
             first_fds = self._queue[0][1]
             batch = [self._queue[0][0]]
             if not first_fds:
-                for data, fds in list(self._queue)[1:_BATCH] if len(self._queue) > 1 else ():
-                    if fds:
-                        break
-                    batch.append(data)
+                behind = islice(self._queue, 1, _BATCH)
+                batch += [data for data, _ in takewhile(lambda each: not each[1], behind)]
             rights = (
                 [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", first_fds))] if first_fds else []
             )

@@ -47,6 +47,7 @@ class Stream:
         self._complaints = log.Limiter()
         self._turn: asyncio.Handle | None = None
         self._reading = self._writing = self._closed = False
+        self._uncut = True  # there may be a whole message in the framer
         self._drained = asyncio.Event()
         self._drained.set()
 
@@ -95,7 +96,7 @@ class Stream:
             self._watch(reading=False)
             return
         self._watch(reading=not self._inbox.full)
-        if self._inbox or self._framer.buffered:
+        if self._inbox or self._uncut:
             self._turn = self._loop.call_soon(self._take_turn)
 
     def _readable(self) -> None:
@@ -113,6 +114,7 @@ class Stream:
             self._lose("the bus closed the connection")
             return
         self._framer.feed(data)
+        self._uncut = True
         if self._turn is None:
             self._take_turn()
 
@@ -138,6 +140,7 @@ class Stream:
 
     def _cut(self) -> None:
         """Move what the framer has to the inbox. A bad message costs itself, a bad stream the connection."""
+        self._uncut = True
         while not self._inbox.full:
             try:
                 frame = self._framer.next()
@@ -145,6 +148,7 @@ class Stream:
                 self._lose(f"the bus does not speak D-Bus any more: {error}")
                 return
             if frame is None:
+                self._uncut = False
                 return
             try:
                 self._inbox.put(message.parse(frame))

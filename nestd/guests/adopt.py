@@ -8,11 +8,11 @@ from typing import Any
 
 from nestd import log
 from nestd.errors import Malformed
-from nestd.guests import places, vcpu
+from nestd.guests import places, records, vcpu
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import Units
-from nestd.model import Extension, GuestRecord, GuestState, VcpuVerdict
+from nestd.model import Extension, GuestRecord, VcpuVerdict
 from nestd.text import qemu
 
 
@@ -29,7 +29,7 @@ async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -
         return None
     verdict = VcpuVerdict(nesting=False, missing=())
     try:
-        async with QmpSocket(connect(str(root.path(places.qmp(name))), int(owner))) as monitor:
+        async with QmpSocket(connect(root.path(places.qmp(name)), int(owner))) as monitor:
             if await vcpu.waits_to_run(monitor):
                 await units.stop(places.unit(name))
                 return None
@@ -37,17 +37,4 @@ async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -
             verdict = await vcpu.ask(monitor, Extension.VMX, Extension.SVM)
     except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
         log.warning(f"QEMU of {name} does not say what its vCPU got: {error}")
-    return GuestRecord(
-        name=name,
-        state=GuestState.RUNNING,
-        owner=int(owner),
-        unit=places.unit(name),
-        pid=int(known.get("MainPID", 0)),
-        cpu=shape.cpu,
-        nesting=verdict.nesting,
-        missing_flags=verdict.missing,
-        memory=shape.memory,
-        vcpus=shape.vcpus,
-        started=int(known.get("ExecMainStartTimestamp", 0)),
-        console=places.console(name),
-    )
+    return records.running(name, int(owner), shape, known, verdict)

@@ -19,8 +19,8 @@ def find(root: Root, path: str) -> str:
     for name in _NAMES:
         for folder in (*folders, *_BESIDE_PATH):
             program = root.path(f"{folder}/{name}")
-            if program.is_file() and os.access(program, os.X_OK):
-                return str(program)
+            if os.path.isfile(program) and os.access(program, os.X_OK):
+                return program
     raise LaunchFailed(
         f"{_NAMES[0]} is not installed: install the package qemu-system-x86 (Debian, Ubuntu) "
         "or qemu-kvm (Fedora)."

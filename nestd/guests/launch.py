@@ -7,19 +7,18 @@ import asyncio
 import errno
 import signal
 import socket
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from nestd import log
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
-from nestd.guests import emulator, places, sandbox, vcpu, words
+from nestd.guests import emulator, places, records, sandbox, vcpu, words
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import UNIT, JobFailed, UnitExists, Units, UnitWatch
-from nestd.model import Extension, GuestRecord, GuestSpec, GuestState, VcpuVerdict
+from nestd.model import Extension, GuestRecord, GuestSpec, VcpuVerdict
 from nestd.text import qemu
 from nestd.wire.library import Variant
 
@@ -75,15 +74,14 @@ class Launcher:
                 "There is no /dev/kvm: the KVM driver is not loaded. `nestctl status` says why."
             )
         with self._registry.reserve(spec.name):
-            sockets, log = (
-                str(self._root.path(of(spec.name))) for of in (places.runtime, places.console_log)
-            )
+            sockets, log = (self._root.path(of(spec.name)) for of in (places.runtime, places.console_log))
             argv = [program, *qemu.arguments(spec, extension, sockets, log)]
             watch = await self._units.follow(places.unit(spec.name))
             try:
                 await self._start(watch, sandbox.properties(spec, account, argv, kvm_group))
                 verdict = await self._ask(watch, spec, extension, account.uid)
-                record = _record(spec, account, qemu.cpu(spec, extension), watch.known, verdict)
+                shape = qemu.Shape(qemu.cpu(spec, extension), spec.memory, spec.vcpus)
+                record = records.running(spec.name, account.uid, shape, watch.known, verdict)
                 self._registry.add(record, watch)
             except UnitExists as error:
                 await watch.close()
@@ -140,7 +138,7 @@ class Launcher:
             raise LaunchFailed(f"QEMU did not start {spec.name}: {why}") from error
 
     async def _connection(self, watch: UnitWatch, name: str, uid: int) -> socket.socket:
-        path = str(self._root.path(places.qmp(name)))
+        path = self._root.path(places.qmp(name))
         async with asyncio.timeout(_LISTEN_LIMIT):
             while not watch.ended.done():
                 try:
@@ -168,25 +166,6 @@ class Launcher:
             log.warning(f"{watch.unit} could not be removed: {error}")
         finally:
             await watch.close()
-
-
-def _record(
-    spec: GuestSpec, account: Account, cpu: str, known: Mapping[str, Any], verdict: VcpuVerdict
-) -> GuestRecord:
-    return GuestRecord(
-        name=spec.name,
-        state=GuestState.RUNNING,
-        owner=account.uid,
-        unit=places.unit(spec.name),
-        pid=int(known.get("MainPID", 0)),
-        cpu=cpu,
-        nesting=verdict.nesting,
-        missing_flags=verdict.missing,
-        memory=spec.memory,
-        vcpus=spec.vcpus,
-        started=int(known.get("ExecMainStartTimestamp", 0)),
-        console=places.console(spec.name),
-    )
 
 
 def _not_granted(spec: GuestSpec, extension: Extension, verdict: VcpuVerdict) -> str:

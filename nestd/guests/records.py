@@ -5,19 +5,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from nestd.errors import Malformed
 from nestd.guests import places
 from nestd.host import files
 from nestd.host.root import Root
-from nestd.model import GuestRecord, GuestState
+from nestd.model import GuestRecord, GuestState, VcpuVerdict
+from nestd.text.qemu import Shape
+
+
+def running(
+    name: str, owner: int, shape: Shape, known: Mapping[str, Any], verdict: VcpuVerdict
+) -> GuestRecord:
+    """The record of a guest that runs; `known` are its unit's properties."""
+    return GuestRecord(
+        name=name,
+        state=GuestState.RUNNING,
+        owner=owner,
+        unit=places.unit(name),
+        pid=int(known.get("MainPID", 0)),
+        cpu=shape.cpu,
+        nesting=verdict.nesting,
+        missing_flags=verdict.missing,
+        memory=shape.memory,
+        vcpus=shape.vcpus,
+        started=int(known.get("ExecMainStartTimestamp", 0)),
+        console=places.console(name),
+    )
 
 
 def save(root: Root, record: GuestRecord) -> None:
     """Keep a record. OSError."""
-    folder = root.path(places.REGISTRY)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(root.path(places.REGISTRY), mode=0o700, exist_ok=True)
     files.replace(root, places.record(record.name), json.dumps(dataclasses.asdict(record)), 0o600)
 
 

@@ -119,7 +119,7 @@ class Registry:
         """A descriptor of the guest's console, for the caller to close. GuestNotFound, Busy, Failed."""
         record = self.get(name)
         try:
-            console = connect(str(self._root.path(places.console(name))), record.owner)
+            console = connect(self._root.path(places.console(name)), record.owner)
         except BlockingIOError as error:
             raise Busy(f"The console of {name} is in use: leave it there first.") from error
         except (OSError, NotTheGuest) as error:
@@ -188,7 +188,7 @@ class Registry:
     async def _press(self, guest: _Guest) -> bool:
         record = guest.record
         try:
-            async with QmpSocket(connect(str(self._root.path(places.qmp(record.name))), record.owner)) as qmp:
+            async with QmpSocket(connect(self._root.path(places.qmp(record.name)), record.owner)) as qmp:
                 await qmp.execute("system_powerdown")
         except (ConnectionResetError, BrokenPipeError):
             return True  # QEMU hung up: it is ending already

@@ -9,7 +9,6 @@ import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from nestd.errors import ToolFailed, ToolMissing
 
@@ -127,11 +126,12 @@ class Commands:
     def __init__(self, path: str | None = None) -> None:
         self._path = os.environ.get("PATH", _DEFAULT_PATH) if path is None else path
 
-    def _find(self, name: str) -> str:
+    def find(self, name: str) -> str:
+        """Where a program is. Raises ToolMissing."""
         for folder in self._path.split(":"):
-            program = Path(folder, name)
-            if folder and program.is_file() and os.access(program, os.X_OK):
-                return str(program)
+            program = os.path.join(folder, name)
+            if folder and os.path.isfile(program) and os.access(program, os.X_OK):
+                return program
         raise ToolMissing(name)
 
     async def run(self, *argv: str, limit: float = 30.0) -> Completed:
@@ -142,7 +142,7 @@ class Commands:
         Children that it leaves behind in good order are left alone. Raises ToolMissing, and
         ToolFailed: code -1 when the limit runs out, 126 when it cannot be executed.
         """
-        program = self._find(argv[0])
+        program = self.find(argv[0])
         try:
             child = _Child(asyncio.get_running_loop(), program, argv, self._path)
         except OSError as error:

@@ -6,13 +6,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from nestd.host.root import Root
 
 
 def _open_folder(path: str) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+@contextmanager
+def _named(absolute: str) -> Iterator[None]:
+    """Have every OSError name the file that is meant, not a temporary or a folder below some root."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, absolute) from error
 
 
 def _refuse_other_than_file(name: str, folder: int, absolute: str) -> None:
@@ -36,14 +46,19 @@ def replace(root: Root, absolute: str, text: str, mode: int = 0o644, *, make_fol
     anything else than a regular file, ENOTDIR if the folder is a symbolic link, ENOENT, EROFS,
     ENOSPC, EACCES ... If it is the folder that cannot be synced, the new file is there.
     """
-    target = root.path(absolute)
+    with _named(absolute):
+        _replace(root.path(absolute), absolute, text, mode, make_folder)
+
+
+def _replace(path: str, absolute: str, text: str, mode: int, make_folder: bool) -> None:
+    parent, name = os.path.split(path)
     if make_folder:
         with suppress(FileExistsError):
-            target.parent.mkdir(0o755)
-    folder = _open_folder(str(target.parent))
+            os.mkdir(parent, 0o755)
+    folder = _open_folder(parent)
     try:
-        _refuse_other_than_file(target.name, folder, absolute)
-        temporary = f".{target.name}.nestd-new"
+        _refuse_other_than_file(name, folder, absolute)
+        temporary = f".{name}.nestd-new"
         # One that a crash left behind; the name is ours.
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=folder)
@@ -55,7 +70,7 @@ def replace(root: Root, absolute: str, text: str, mode: int = 0o644, *, make_fol
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
-                os.rename(temporary, target.name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except BaseException:
                 os.unlink(temporary, dir_fd=folder)
                 raise
@@ -70,13 +85,18 @@ def remove(root: Root, absolute: str) -> None:
     A symbolic link is removed itself, what it points to is not touched. Raises OSError (EISDIR,
     EROFS, EACCES ...).
     """
-    target = root.path(absolute)
+    with _named(absolute):
+        _remove(root.path(absolute))
+
+
+def _remove(path: str) -> None:
+    parent, name = os.path.split(path)
     try:
-        folder = _open_folder(str(target.parent))
+        folder = _open_folder(parent)
     except FileNotFoundError:
         return
     try:
-        os.unlink(target.name, dir_fd=folder)
+        os.unlink(name, dir_fd=folder)
         os.fsync(folder)
     except FileNotFoundError:
         pass

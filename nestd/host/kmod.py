@@ -97,6 +97,11 @@ class Kmod:
         """Whether kernel.modules_disabled is set: nothing can be loaded or unloaded until a reboot."""
         return (self._root.read("/proc/sys/kernel/modules_disabled") or "").strip() == "1"
 
+    def require_tools(self) -> None:
+        """Raise ToolMissing if modprobe or rmmod is not installed."""
+        for tool in ("modprobe", "rmmod"):
+            self._commands.find(tool)
+
     async def load(self, module: str, arguments: Mapping[str, str]) -> None:
         """modprobe `module`, and what it needs, with `arguments`, which beat all configuration.
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from pathlib import Path
 
 # No file that nestd reads comes near it (/proc/cpuinfo of 2,000 CPUs has 4 MiB).
 _LIMIT = 16 << 20
@@ -24,13 +23,13 @@ class Root:
     """
 
     def __init__(self, top: str = "/") -> None:
-        self._top = Path(top)
+        self._top = top.rstrip("/")
 
-    def path(self, absolute: str) -> Path:
+    def path(self, absolute: str) -> str:
         """Where `absolute` (as the machine calls it: "/proc/cpuinfo") is below this root."""
         if not absolute.startswith("/") or "\0" in absolute or ".." in absolute.split("/"):
             raise ValueError(f"not a plain absolute path: {absolute!r}")
-        return self._top / absolute.lstrip("/")
+        return f"{self._top}/{absolute.strip('/')}".rstrip("/") or "/"
 
     def read(self, absolute: str) -> str | None:
         """The whole text, None if there is no such file; bytes that are no UTF-8 are kept (surrogateescape).
@@ -59,7 +58,7 @@ class Root:
     def names(self, absolute: str) -> tuple[str, ...]:
         """The names in a folder, sorted; () if there is no such folder. Raises OSError."""
         try:
-            return tuple(sorted(entry.name for entry in self.path(absolute).iterdir()))
+            return tuple(sorted(os.listdir(self.path(absolute))))
         except _MISSING:
             return ()
 
@@ -71,7 +70,7 @@ class Root:
         found = []
         for name in self.names(absolute):
             try:
-                mode = self.path(f"{absolute}/{name}").stat().st_mode
+                mode = os.stat(self.path(f"{absolute}/{name}")).st_mode
             except _MISSING:
                 continue
             if not stat.S_ISDIR(mode):
@@ -81,14 +80,14 @@ class Root:
     def link(self, absolute: str) -> str | None:
         """What a symbolic link says, unresolved; None if it is not there. Raises OSError (EINVAL: none)."""
         try:
-            return str(self.path(absolute).readlink())
+            return os.readlink(self.path(absolute))
         except _MISSING:
             return None
 
     def exists(self, absolute: str) -> bool:
         """Whether there is a file or a folder (links are followed). Raises OSError."""
         try:
-            self.path(absolute).stat()
+            os.stat(self.path(absolute))
         except _MISSING:
             return False
         return True

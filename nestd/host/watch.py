@@ -8,7 +8,6 @@ import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from nestd.host.root import Root
 
@@ -36,7 +35,7 @@ class _Inotify:
             raise OSError(self._errno(), os.strerror(self._errno()))
         return result
 
-    def add(self, path: Path) -> int:
+    def add(self, path: str) -> int:
         return self._check(self._libc.inotify_add_watch(self.descriptor, os.fsencode(path), _MASK))
 
     def remove(self, watch: int) -> None:
@@ -57,7 +56,7 @@ class FolderWatch:
         self._top = root.path("/")
         self._on_change = on_change
         self._inotify: _Inotify | None = None
-        self._watched: dict[int, set[Path]] = {}
+        self._watched: dict[int, set[str]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
@@ -81,7 +80,7 @@ class FolderWatch:
             self._inotify = None
             self._watched = {}
 
-    def _nearest(self, inotify: _Inotify, folder: Path) -> tuple[int, Path]:
+    def _nearest(self, inotify: _Inotify, folder: str) -> tuple[int, str]:
         """Watch `folder` or the nearest parent that is there."""
         path = folder
         while True:
@@ -90,17 +89,18 @@ class FolderWatch:
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._top:
                     raise
-                path = path.parent
+                path = os.path.dirname(path)
                 continue
             # What was missing a moment ago may have come before its parent was watched.
-            if path == folder or not (below := path / folder.relative_to(path).parts[0]).is_dir():
+            below = os.path.join(path, folder[len(path) :].lstrip("/").partition("/")[0])
+            if path == folder or not os.path.isdir(below):
                 return watch, path
             path = below
 
     def _watch(self, inotify: _Inotify) -> bool:
         """Watch what is there now; whether a folder has come, gone, or become another."""
         before = self._watched
-        now: dict[int, set[Path]] = {}
+        now: dict[int, set[str]] = {}
         for folder in self._folders:
             watch, path = self._nearest(inotify, folder)
             # Two names of one folder (/lib, /usr/lib) have one watch.
@@ -110,7 +110,7 @@ class FolderWatch:
         self._watched = now
         return self._live(before) != self._live(now)
 
-    def _live(self, watched: dict[int, set[Path]]) -> set[tuple[int, Path]]:
+    def _live(self, watched: dict[int, set[str]]) -> set[tuple[int, str]]:
         return {(watch, path) for watch, paths in watched.items() for path in paths & self._folders}
 
     def _read(self, inotify: _Inotify) -> None:

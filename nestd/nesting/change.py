@@ -34,6 +34,9 @@ async def carry_out(host: Host, todo: plan.Plan, read: Callable[[], Reading]) ->
     """
     done: list[plan.Step] = []
     try:
+        if any(isinstance(step, plan.Unload | plan.Load) for step in todo.steps):
+            # A driver that was unloaded and cannot be loaded for want of a tool could not be put back.
+            host.kmod.require_tools()
         for step in todo.steps:
             # Before, not after: a step that fails half-way is undone too.
             done.append(step)
@@ -67,7 +70,7 @@ def _confirmed(todo: plan.Plan, reading: Reading) -> Reading:
 async def _perform(host: Host, step: plan.Step) -> None:
     match step:
         case plan.WriteDropIn(text=text):
-            files.replace(host.root, dropin.PATH, text)
+            files.replace(host.root, dropin.PATH, text, make_folder=True)
         case plan.Unload(driver=driver):
             await _unload(host, driver)
         case plan.Load(driver=driver, nested=nested):
@@ -94,14 +97,23 @@ def _clause(failure: Exception) -> str:
 
 async def _undo_step(host: Host, step: plan.Step) -> None:
     match step:
-        case plan.WriteDropIn(before=None):
-            files.remove(host.root, dropin.PATH)
-        case plan.WriteDropIn(before=str(before)):
-            files.replace(host.root, dropin.PATH, before)
+        case plan.WriteDropIn(text=text, before=before) if _dropin_says(host, text):
+            if before is None:
+                files.remove(host.root, dropin.PATH)
+            else:
+                files.replace(host.root, dropin.PATH, before)
         case plan.Load(driver=driver) if host.kmod.state(driver.name) is DriverState.LOADED:
             await _unload(host, driver)
         case plan.Unload(driver=driver, before=before) if _switch(host, driver) is not before:
             await _load(host, driver, before)
+
+
+def _dropin_says(host: Host, text: str) -> bool:
+    """Whether the drop-in was replaced; a write that failed has left whatever was there."""
+    try:
+        return host.root.read(dropin.PATH) == text
+    except IsADirectoryError:
+        return False
 
 
 async def _unload(host: Host, driver: Driver) -> None:

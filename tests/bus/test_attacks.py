@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -348,6 +349,24 @@ def test_queued_replies_leave_before_the_end(tmp_path: Path) -> None:
             assert len(received) == signals
             with pytest.raises(ConnectionError):
                 fake.receive()
+
+    asyncio.run(go())
+
+
+def test_half_a_message_costs_no_time(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with faking(tmp_path) as (fake, connection):
+            seen: list[message.Message] = []
+            connection.add_message_handler(_into(seen, lambda x: x))
+            call = stamped(_EVIL, message.call(5, ":1.0", TOP, IFACE, "Echo", "s", ["x"]))
+            fake.raw(call + call[:50])
+            await _until(lambda: len(seen) == 1)
+            # Where nothing else is ready, the loop sleeps: this is the processor's time, not the clock's.
+            before = time.process_time()
+            await asyncio.sleep(0.5)
+            assert time.process_time() - before < 0.25
+            fake.raw(call[50:])
+            await _until(lambda: len(seen) == 2)
 
     asyncio.run(go())
 

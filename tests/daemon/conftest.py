@@ -28,7 +28,7 @@ def bus() -> Iterator[PrivateBus]:
 def tree(tmp_path: Path) -> Tree:
     """An AMD machine with kvm_amd loaded, nesting on as the kernel has it."""
     tree = Tree(tmp_path / "machine").amd().module("kvm_amd").write("/etc/machine-id", MACHINE_ID + "\n")
-    tree.root.path("/etc/modprobe.d").mkdir()
+    tree.path("/etc/modprobe.d").mkdir()
     return tree
 
 

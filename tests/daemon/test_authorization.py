@@ -150,9 +150,12 @@ def test_polkit_may_come_later_and_go(bus: PrivateBus, daemon: Daemon) -> None:
         assert bob.error("Enable", "a{sv}", [{}]).name == DENIED
 
 
-def test_a_dry_run_needs_what_the_change_needs(bus: PrivateBus, daemon: Daemon) -> None:
-    with Polkitd(bus), Client(bus.address, ALICE) as alice:
-        assert alice.error("Disable", "a{sv}", [options(dry_run=True)]).name == ASK
+def test_a_dry_run_is_open_to_everyone_as_reading_is(
+    bus: PrivateBus, daemon: Daemon, tree: Tree, tools: Tools
+) -> None:
+    with Polkitd(bus), Client(bus.address, NOBODY) as nobody:
+        assert nobody.call("Disable", "a{sv}", [options(dry_run=True)])[0]["changed"] is False
+    assert touched(tree, tools) == NOTHING
 
 
 def test_reading_asks_polkit_nothing(bus: PrivateBus, daemon: Daemon) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.clients import MANAGER, NOBODY, Client, options
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, by_hand
 from tests.support.privatebus import PrivateBus
 from tests.support.tools import Tools
 from tests.support.tree import Tree
@@ -34,20 +34,20 @@ def changed(client: Client, name: str, value: object) -> dict[str, Any]:
     return dict(values[1])
 
 
-def test_a_module_that_goes_by_hand(listener: Client, daemon: Daemon, tree: Tree) -> None:
-    tree.gone("/sys/module/kvm_amd")
+def test_a_module_that_goes_by_hand(listener: Client, daemon: Daemon, tools: Tools) -> None:
+    by_hand(tools, "rmmod", "kvm_amd")
     daemon.uevent("remove", "kvm_amd")
     assert listener.signal("ModuleEvent") == ["remove", "kvm_amd"]
     assert listener.get("DriverState") == "unloaded"
 
 
-def test_properties_follow_the_module(listener: Client, daemon: Daemon, tree: Tree) -> None:
-    tree.gone("/sys/module/kvm_amd")
+def test_properties_follow_the_module(listener: Client, daemon: Daemon, tools: Tools) -> None:
+    by_hand(tools, "rmmod", "kvm_amd")
     daemon.uevent("remove", "kvm_amd")
     told = changed(listener, "DriverState", "unloaded")
     assert told["Nested"] == "off"
     assert "Extension" not in told, "only what has changed is announced"
-    tree.module("kvm_amd")
+    by_hand(tools, "modprobe", "kvm_amd")
     daemon.uevent("add", "kvm_amd")
     assert changed(listener, "DriverState", "loaded")["Nested"] == "on"
 

@@ -213,20 +213,19 @@ def test_a_tool_that_is_missing_is_named(root: Client, tree: Tree, tools: Tools,
 
 def test_etc_read_only(bus: PrivateBus, tree: Tree, tools: Tools) -> None:
     tree.dropin("other.conf", "\n")
-    with Daemon(bus, tree, read_only=[tree.root.path("/etc")]), Client(bus.address) as root:
+    with Daemon(bus, tree, read_only=[tree.path("/etc")]), Client(bus.address) as root:
         for scope in ("both", "boot"):
             error = root.error("Disable", "a{sv}", [options(scope=scope)])
             assert error.name == OWN + "ReloadFailed"
             assert "Read-only file system" in error.text and ZZ in error.text
-            assert str(tree.top) not in error.text or ZZ in error.text
         assert (root.get("Nested"), root.get("NestedAtBoot")) == ("on", "on")
         assert root.call("Disable", "a{sv}", [options(scope="runtime")])[0]["nested"] == "off"
 
 
 def test_a_folder_in_the_drop_ins_place(root: Client, tree: Tree) -> None:
-    tree.root.path(ZZ).mkdir(parents=True)
+    tree.path(ZZ).mkdir(parents=True)
     error = root.error("Disable", "a{sv}", [{}])
     assert error.name == OWN + "ReloadFailed"
     assert ZZ in error.text
     assert nested(tree) == "1\n"
-    assert tree.root.path(ZZ).is_dir()
+    assert tree.path(ZZ).is_dir()

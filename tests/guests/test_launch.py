@@ -174,3 +174,15 @@ def test_accounts_that_cannot_be(user: str, words: str) -> None:
                 await nestd.launcher.launch(GuestSpec("demo", user), Extension.SVM)
 
     run(scenario)
+
+
+def test_a_failed_unit_of_that_name_is_only_a_memory() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            await nestd.start_only("demo")
+            await until(lambda: house.runs() == [])
+            house.manner(Manner.GOOD)
+            await nestd.launch()
+            await nestd.registry.kill("demo")
+
+    run(scenario, Manner.DIES)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nestd.errors import LaunchFailed
@@ -58,10 +60,10 @@ def test_where_qemu_is(tmp_path: object) -> None:
     with pytest.raises(LaunchFailed, match="qemu-system-x86_64 is not installed"):
         emulator.find(root, "/bin::relative")
     for place in ("/usr/libexec/qemu-kvm", "/bin/qemu-kvm", "/bin/qemu-system-x86_64"):
-        program = root.path(place)
+        program = Path(root.path(place))
         program.parent.mkdir(parents=True, exist_ok=True)
         program.touch()
         program.chmod(0o755)
         assert emulator.find(root, "/bin::relative") == str(program)
     program.chmod(0o644)
-    assert emulator.find(root, "/bin") == str(root.path("/bin/qemu-kvm"))
+    assert emulator.find(root, "/bin") == root.path("/bin/qemu-kvm")

@@ -100,7 +100,7 @@ def test_parameters(tree: Tree, tools: Tools) -> None:
     assert tools.kmod.parameters("kvm_amd") == {}
     tree.module("kvm_amd", nested="0", odd="a b ")
     # Where the kernel refuses to read, a folder does too.
-    tree.root.path("/sys/module/kvm_amd/parameters/write_only").mkdir()
+    tree.path("/sys/module/kvm_amd/parameters/write_only").mkdir()
     assert tools.kmod.parameters("kvm-amd") == {"nested": "0", "npt": "Y", "avic": "N", "odd": "a b"}
 
 

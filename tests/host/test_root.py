@@ -11,8 +11,8 @@ from nestd.host.root import Root
 
 
 def test_path_is_below_the_top(tmp_path: Path) -> None:
-    assert Root(str(tmp_path)).path("/proc/cpuinfo") == tmp_path / "proc/cpuinfo"
-    assert Root().path("/proc/cpuinfo") == Path("/proc/cpuinfo")
+    assert Root(str(tmp_path)).path("/proc/cpuinfo") == str(tmp_path / "proc/cpuinfo")
+    assert Root().path("/proc/cpuinfo") == "/proc/cpuinfo"
 
 
 @pytest.mark.parametrize("path", ["", "proc", "/../etc", "/a/..", "/a/../b", "/a\0b", ".."])

@@ -25,7 +25,7 @@ class Machine:
     def of(cls, tree: Tree) -> Machine:
         """The machine that the tree describes."""
         # The folder that kmod itself ships; without it no drop-in could be kept.
-        tree.root.path("/etc/modprobe.d").mkdir(parents=True, exist_ok=True)
+        tree.path("/etc/modprobe.d").mkdir(parents=True, exist_ok=True)
         tools, kvm = Tools(tree), FakeKvm(tree)
         return cls(tree, tools, kvm, Host(tree.root, tools.commands, tools.kmod, kvm, RELEASE))
 

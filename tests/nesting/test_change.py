@@ -95,16 +95,9 @@ def test_a_tool_that_claims_success_and_did_nothing_is_found_out(machine: Machin
 
 @pytest.mark.parametrize("tool", ["rmmod", "modprobe"])
 def test_a_missing_tool_is_named(machine: Machine, tool: str) -> None:
-    if tool == "modprobe":
-        # Without it the old state cannot be had back either, once the driver is unloaded.
-        machine.tools.without("modprobe")
-        with pytest.raises(errors.RollbackFailed, match=r"modprobe is not installed.*kvm_amd is unloaded"):
-            make(machine, OFF)
-        assert not machine.host.root.exists(dropin.PATH)
-        return
     state = machine.state()
     machine.tools.without(tool)
-    with pytest.raises(errors.ReloadFailed, match="rmmod is not installed"):
+    with pytest.raises(errors.ReloadFailed, match=f"{tool} is not installed.*old state"):
         make(machine, OFF)
     assert machine.state() == state
 
@@ -139,7 +132,7 @@ def test_a_folder_that_cannot_be_written_changes_nothing(machine: Machine) -> No
         plan.Wish(OFF, Scope.BOTH),
         plan.make(_elsewhere(machine), plan.Wish(OFF, Scope.BOTH), ()).steps,
     )
-    with pytest.raises(errors.BusError, match="The change failed"):
+    with pytest.raises(errors.ReloadFailed, match="The change failed"):
         asyncio.run(change.carry_out(machine.host, todo, machine.read))
     assert machine.state() == state
     assert machine.tools.calls() == []
@@ -159,10 +152,11 @@ def _elsewhere(machine: Machine) -> Reading:
 def test_a_planted_link_is_not_followed(machine: Machine) -> None:
     victim = machine.tree.top / "victim"
     victim.write_text("precious")
-    (machine.tree.top / dropin.PATH.lstrip("/")).symlink_to(victim)
-    with pytest.raises(errors.BusError, match=r"zz-nestd\.conf"):
+    link = machine.tree.path(dropin.PATH)
+    link.symlink_to(victim)
+    with pytest.raises(errors.BusError, match=r"zz-nestd\.conf.*The old state is back"):
         make(machine, OFF)
-    assert victim.read_text() == "precious"
+    assert link.is_symlink() and victim.read_text() == "precious"
     assert machine.read().status.nested is ON
 
 

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from tests.support.clients import LIMIT, NAME, Client
 from tests.support.privatebus import PrivateBus
+from tests.support.tools import Tools
 from tests.support.tree import Tree
 
 TOP = Path(__file__).resolve().parents[2]
@@ -31,6 +32,11 @@ header = struct.pack("=IHHII", 16 + len(text), 16, 1, 1, 0)  # struct nlmsghdr: 
 with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15) as out:
     out.sendto(header + text.encode(), (0, 0))
 """
+
+
+def by_hand(tools: Tools, *argv: str) -> None:
+    """Run one of the tree's programs as somebody else would, past nestd."""
+    subprocess.run([tools.folder / argv[0], *argv[1:]], check=True, timeout=LIMIT)
 
 
 class Daemon:

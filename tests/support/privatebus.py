@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -64,6 +65,7 @@ class PrivateBus:
         self.complaints_expected = False
         self._kind = kind
         self._sockets: list[socket.socket] = []
+        self._reader: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._configure(policies, policy, services)
 
@@ -91,10 +93,13 @@ class PrivateBus:
         inherited: list[int] = []
         if self._kind is Kind.BROKER:
             (self.folder / "journal").mkdir(exist_ok=True)
-            self._listen(socket.SOCK_DGRAM, self.folder / "journal" / "socket")
+            journal = self._listen(socket.SOCK_DGRAM, self.folder / "journal" / "socket")
+            # dbus-broker would wait for a journal that nobody reads.
+            self._reader = threading.Thread(target=_drain, args=(journal,))
+            self._reader.start()
             self._listen(socket.SOCK_STREAM, self.folder / "systemd")
             environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={self.folder}/systemd"
-            listening = self._listen(socket.SOCK_STREAM, self.folder / "bus")
+            listening = self._listen(socket.SOCK_STREAM, self.folder / "bus").fileno()
             (self.folder / "bus").chmod(0o666)
             inherited = [listening]
             argv = ["unshare", "-m", "bash", "-ec", _BROKER, "bash", str(self.folder), str(listening)]
@@ -118,6 +123,11 @@ class PrivateBus:
                 with suppress(ChildProcessError):
                     os.waitpid(int(child), 0)
             self._process = None
+        if self._reader is not None:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+                last.sendto(b"", str(self.folder / "journal" / "socket"))
+            self._reader.join(10)
+            self._reader = None
         for held in self._sockets:
             held.close()
         self._sockets.clear()
@@ -152,14 +162,14 @@ class PrivateBus:
         text = text.replace("</busconfig>", "\n".join(own) + "\n</busconfig>")
         (self.folder / "system.conf").write_text(text)
 
-    def _listen(self, kind: socket.SocketKind, path: Path) -> int:
+    def _listen(self, kind: socket.SocketKind, path: Path) -> socket.socket:
         path.unlink(missing_ok=True)
         held = socket.socket(socket.AF_UNIX, kind)
         held.bind(str(path))
         if kind is socket.SOCK_STREAM:
             held.listen(64)
         self._sockets.append(held)
-        return held.fileno()
+        return held
 
     def _wait_until_it_answers(self) -> None:
         deadline = time.monotonic() + 20
@@ -180,3 +190,9 @@ class PrivateBus:
                 return bool(select.select([probe], [], [], 10)[0]) and probe.recv(100).startswith(b"OK")
             except OSError:
                 return False
+
+
+def _drain(journal: socket.socket) -> None:
+    """Read until an empty datagram comes."""
+    while journal.recv(1 << 16):
+        pass

@@ -49,8 +49,12 @@ class Tree:
         self.write(f"/lib/modules/{RELEASE}/modules.builtin", "kernel/fs/ext4/ext4.ko\n")
         self._index()
 
+    def path(self, absolute: str) -> Path:
+        """Where `absolute` is below the tree."""
+        return Path(self.root.path(absolute))
+
     def write(self, absolute: str, text: str) -> Self:
-        path = self.root.path(absolute)
+        path = self.path(absolute)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
         return self
@@ -63,7 +67,7 @@ class Tree:
 
     def gone(self, absolute: str) -> Self:
         """Take away a file or a folder."""
-        path = self.root.path(absolute)
+        path = self.path(absolute)
         if path.is_dir():
             shutil.rmtree(path)
         else:
@@ -114,7 +118,7 @@ class Tree:
             if self.root.exists(f"/sys/module/{needed}/refcnt"):
                 count = int(self.read(f"/sys/module/{needed}/refcnt")) + 1
                 self.write(f"/sys/module/{needed}/refcnt", f"{count}\n")
-                self.root.path(f"/sys/module/{needed}/holders/{name}").mkdir(parents=True)
+                self.path(f"/sys/module/{needed}/holders/{name}").mkdir(parents=True)
         self.write(f"/sys/module/{name}/initstate", initstate + "\n")
         self.write(f"/sys/module/{name}/refcnt", f"{refcnt}\n")
         self.write(f"/sys/module/{name}/coresize", "225280\n").write(f"/sys/module/{name}/taint", "\n")
@@ -153,9 +157,9 @@ class Tree:
     def process(self, pid: int, comm: str, *links: str, cgroup: str = "0::/\n") -> Self:
         """`links` are what its file descriptors say, from 0 on."""
         self.write(f"/proc/{pid}/comm", comm + "\n").write(f"/proc/{pid}/cgroup", cgroup)
-        self.root.path(f"/proc/{pid}/fd").mkdir()
+        self.path(f"/proc/{pid}/fd").mkdir()
         for number, link in enumerate(links):
-            self.root.path(f"/proc/{pid}/fd/{number}").symlink_to(link)
+            self.path(f"/proc/{pid}/fd/{number}").symlink_to(link)
         return self
 
     def _known(self, name: str) -> dict[str, dict[str, str]]:

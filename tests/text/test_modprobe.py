@@ -128,9 +128,9 @@ _CMDLINES = (
 
 def _configure(root: Root, chance: random.Random) -> None:
     for folder in _FOLDERS:
-        root.path(folder).mkdir(parents=True)
+        Path(root.path(folder)).mkdir(parents=True)
         for name in chance.sample(_NAMES, chance.randint(0, 6)):
-            path = root.path(f"{folder}/{name}")
+            path = Path(root.path(f"{folder}/{name}"))
             what = chance.random()
             if what < 0.05:
                 path.mkdir()
@@ -140,8 +140,8 @@ def _configure(root: Root, chance: random.Random) -> None:
                 lines = chance.choices(_LINES, k=chance.randint(0, 6))
                 text = "".join(line.format(n=chance.randint(0, 9)) for line in lines)
                 path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    root.path("/proc").mkdir()
-    root.path("/proc/cmdline").write_text(chance.choice(_CMDLINES) + "\n")
+    Path(root.path("/proc")).mkdir()
+    Path(root.path("/proc/cmdline")).write_text(chance.choice(_CMDLINES) + "\n")
 
 
 def _real(top: Path) -> list[str]:

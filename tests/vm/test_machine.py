@@ -164,6 +164,8 @@ def test_files_and_trees_get_in_and_out(bare: Machine, tmp_path: Path) -> None:
     to = bare.push(tree, ("bytes", b"\x00\xff" * 500_000))
     assert bare.out(f"{to}/tree/sub/tool") == "ran"
     assert bare.read(f"{to}/bytes") == b"\x00\xff" * 500_000
+    for size in (1, 65_000, 300_000):  # archives that end anywhere in a block
+        bare.push(("some", b"x" * size))
     bare.push(("bytes", b"second"))  # over the same disk: nothing may come from a cache
     assert bare.read(f"{to}/bytes") == b"second"
     bare.write("/new/folder/secret", "s", mode=0o600, user="alice")

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Options, and the table of who may do what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from nestd import errors
+from nestd.bus import boundary
+from nestd.bus import interface as description
+from nestd.bus.exported import Call, Handler
+from nestd.model import Scope
+from nestd.wire.library import Variant
+
+_MANAGER, _GUEST = "org.nestd1.Manager", "org.nestd1.Guest"
+
+
+@dataclass
+class _Judge:
+    """Allows what is in `allowed`, to the user `uid`."""
+
+    uid: int = 1000
+    allowed: frozenset[str] = frozenset()
+    asked: list[tuple[str, str, dict[str, str], bool]] = field(default_factory=list)
+
+    async def check(self, sender: str, action: str, details: Mapping[str, str], interactive: bool) -> None:
+        self.asked.append((sender, action, dict(details), interactive))
+        if action not in self.allowed:
+            raise errors.AccessDenied("no")
+
+    async def uid_of(self, sender: str) -> int:
+        return self.uid
+
+
+@dataclass(frozen=True)
+class _Guest:
+    interface: str = _GUEST
+    methods: Mapping[str, Handler] = field(default_factory=dict)
+    owner: int = 1000
+    name: str = "demo"
+
+    def properties(self) -> Mapping[str, Any]:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Nobodys:
+    interface: str = _GUEST
+    methods: Mapping[str, Handler] = field(default_factory=dict)
+
+    def properties(self) -> Mapping[str, Any]:
+        return {}
+
+
+def _call(member: str, *arguments: Any, interface: str = _MANAGER, interactive: bool = False) -> Call:
+    return Call(":1.5", "/org/nestd1", interface, member, arguments, interactive)
+
+
+def _judged(judge: _Judge, call: Call, exported: Any = None) -> list[str]:
+    """The actions that were asked for. Raises what the guard raises."""
+    request = boundary.change(call) if call.member in ("Enable", "Disable") else None
+    pending = boundary.Guard(judge)(call, request, exported or _Guest())
+    if pending is not None:
+        asyncio.run(pending)
+    return [action for _, action, _, _ in judge.asked]
+
+
+def test_every_method_of_the_xml_is_in_the_table_and_nothing_else() -> None:
+    described = description.parse(description.installed())
+    members = {(name, member) for name, each in described.items() for member in each.methods}
+    assert set(boundary.RULES) == members
+
+
+@pytest.mark.parametrize(
+    ("member", "arguments"), [("GetStatus", ()), ("ListHolders", ()), ("GetGuest", ("demo",))]
+)
+def test_reading_is_open(member: str, arguments: tuple[Any, ...]) -> None:
+    assert boundary.Guard(_Judge())(_call(member, *arguments), None, _Guest()) is None
+
+
+@pytest.mark.parametrize("member", ["Enable", "Disable"])
+@pytest.mark.parametrize(
+    ("scope", "actions"),
+    [
+        ("runtime", [boundary.SET_RUNTIME]),
+        ("boot", [boundary.SET_BOOT]),
+        ("both", [boundary.SET_RUNTIME, boundary.SET_BOOT]),
+        (None, [boundary.SET_RUNTIME, boundary.SET_BOOT]),
+    ],
+)
+def test_a_change_needs_the_actions_of_its_scope(member: str, scope: str | None, actions: list[str]) -> None:
+    options = {} if scope is None else {"scope": Variant("s", scope)}
+    judge = _Judge(allowed=frozenset(actions))
+    assert _judged(judge, _call(member, options, interactive=True)) == actions
+    wanted = {"nested": "on" if member == "Enable" else "off"}
+    assert judge.asked[0] == (":1.5", actions[0], wanted, True)
+    for refused in actions:
+        with pytest.raises(errors.AccessDenied):
+            _judged(_Judge(allowed=frozenset(actions) - {refused}), _call(member, options))
+
+
+def test_a_dry_run_is_reading() -> None:
+    assert _judged(_Judge(), _call("Enable", {"dry-run": Variant("b", True)})) == []
+
+
+def test_launch() -> None:
+    judge = _Judge(allowed=frozenset({boundary.LAUNCH}))
+    assert _judged(judge, _call("Launch", "demo", {})) == [boundary.LAUNCH]
+    assert judge.asked[0][2] == {"guest": "demo"}
+    with pytest.raises(errors.AccessDenied):
+        _judged(_Judge(), _call("Launch", "demo", {}))
+
+
+@pytest.mark.parametrize("member", ["Stop", "Kill", "OpenConsole", "GetConsoleLog"])
+def test_guests_belong_to_their_owner(member: str) -> None:
+    call = _call(member, interface=_GUEST)
+    assert _judged(_Judge(uid=1000), call) == []
+    with pytest.raises(errors.AccessDenied):
+        _judged(_Judge(uid=1001), call)
+    judge = _Judge(uid=1001, allowed=frozenset({boundary.MANAGE_GUESTS}))
+    assert _judged(judge, call) == [boundary.MANAGE_GUESTS]
+    assert judge.asked[0][2]["guest"] == "demo"
+    with pytest.raises(errors.AccessDenied):
+        _judged(_Judge(uid=0), call, _Nobodys())
+
+
+@pytest.mark.parametrize("call", [_call("Reboot"), _call("Stop"), _call("GetStatus", interface="a.b")])
+def test_what_is_not_in_the_table_is_refused(call: Call) -> None:
+    with pytest.raises(errors.AccessDenied):
+        _judged(_Judge(), call)
+
+
+def test_options() -> None:
+    table = {"scope": "s", "memory": "t"}
+    given = {"scope": Variant("s", "boot"), "memory": Variant("t", 5)}
+    assert boundary.options(given, table) == {"scope": "boot", "memory": 5}
+    with pytest.raises(errors.InvalidArgs, match=r"'scop'.*Known options: memory, scope"):
+        boundary.options({"scop": Variant("s", "x")}, table)
+    with pytest.raises(errors.InvalidArgs, match="memory must be an unsigned 64-bit number"):
+        boundary.options({"memory": Variant("u", 5)}, table)
+    with pytest.raises(errors.InvalidArgs) as caught:
+        boundary.options({"x\n" * 5000: Variant("s", "x")}, table)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
+
+
+def test_a_change_is_validated() -> None:
+    options = {"scope": Variant("s", "boot"), "dry-run": Variant("b", True)}
+    assert boundary.change(_call("Enable", options)) == boundary.Change(Scope.BOOT, True)
+    assert boundary.change(_call("Enable", {})) == boundary.Change(Scope.BOTH, False)
+    with pytest.raises(errors.InvalidArgs, match="both, runtime, boot"):
+        boundary.change(_call("Enable", {"scope": Variant("s", "never")}))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x7f", "\t"])
+def test_control_characters_are_refused(text: str) -> None:
+    with pytest.raises(errors.InvalidArgs, match="append"):
+        boundary.one_line("append", text)
+    assert boundary.one_line("append", "console=ttyS0 é") == "console=ttyS0 é"
