@@ -40,7 +40,7 @@ STARTS_A_PROCESS = (
     "create_subprocess", "subprocess_exec", "subprocess_shell",
     "posix_spawn", "spawnv", "spawnl", "fork", "execv", "execl", "popen",
 )  # fmt: skip
-NEEDED_LATER = ("pyudev", "gi", "importlib.metadata", "xml", "http", "argparse", "dbus_next.aio")
+NEEDED_LATER = ("pyudev", "gi", "importlib.metadata", "urllib", "xml", "http", "argparse", "dbus_next.aio")
 
 
 def room(module: str) -> str:

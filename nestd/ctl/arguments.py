@@ -56,7 +56,7 @@ def absolute(path: str) -> str:
     """The path as the daemon must have it: from the root, whatever this process's folder is."""
     if not path:
         raise argparse.ArgumentTypeError("the path is empty")
-    return os.path.join(os.getcwd(), word(path))  # noqa: PTH109, PTH118 - pathlib would double the time to start
+    return os.path.join(os.getcwd(), word(path))
 
 
 def disk(text: str) -> dict[str, str | bool]:

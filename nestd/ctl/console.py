@@ -23,10 +23,10 @@ _PIECE = 65536
 def attach(descriptor: int, said: bytes) -> bool:
     """Connect this process's standard input and output with a console until one of them ends.
 
-    `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the escape key leaves, and
-    whatever ends the console, the terminal is as it was before. Without a terminal the end of
-    the input leaves the output running until the guest closes it: QEMU takes a half-closed
-    socket for a client that has gone. Returns whether the escape key was typed.
+    `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the
+    escape key leaves, and whatever ends the console, the terminal is as it was before. Without a
+    terminal the end of the input leaves the output running until the guest closes it: QEMU takes a
+    half-closed socket for a client that has gone. Returns whether the escape key was typed.
     """
     with socket.socket(fileno=descriptor) as guest:
         if sys.stdout is None:

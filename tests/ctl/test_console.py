@@ -15,7 +15,11 @@ from contextlib import closing, contextmanager, suppress
 
 from tests.ctl.running import LIMIT, TOP
 
-ATTACH = "import sys; from nestd.ctl.console import attach; sys.exit(7 if attach(int(sys.argv[1]), b'') else 0)"
+ATTACH = """
+import sys
+from nestd.ctl.console import attach
+sys.exit(7 if attach(int(sys.argv[1]), b"") else 0)
+"""
 MUCH = bytes(range(256)) * 8192  # 2 MiB, more than any buffer on the way
 
 
