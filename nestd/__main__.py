@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +11,18 @@ from nestd import __version__
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0 fine, 1 failed, 2 usage."""
+    given = sys.argv[1:] if argv is None else argv
+    bus = _bus(given) if given else "system"
+    _asyncio_without_ssl()
+    from nestd import service  # noqa: PLC0415 -- --help and --version need none of it
+
+    return service.run(bus)
+
+
+def _bus(argv: Sequence[str]) -> str:
+    """What --bus says. SystemExit: --help, --version, or wrong usage."""
+    import argparse  # noqa: PLC0415 -- systemd gives no arguments
+
     parser = argparse.ArgumentParser(
         prog="nestd",
         description="Nested virtualization (KVM) as a D-Bus service. systemd starts it; nestctl(1) and "
@@ -25,11 +36,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the bus to serve on: system (default), session, or an address such as unix:path=/run/my-bus",
     )
     parser.add_argument("--version", action="version", version=f"nestd {__version__}")
-    arguments = parser.parse_args(argv)
+    return str(parser.parse_args(argv).bus)
 
-    from nestd import service  # noqa: PLC0415 -- --help and --version need none of it
 
-    return service.run(arguments.bus)
+def _asyncio_without_ssl() -> None:
+    """Load asyncio as a Python that was built without ssl does, which asyncio provides for.
+
+    It loads OpenSSL for connections that nestd never makes: 10 ms and more than 1 MB. None in
+    sys.modules makes `import ssl` an ImportError (importlib's documentation), here for asyncio alone: for
+    whoever wants ssl afterwards it is there as ever.
+    """
+    if "asyncio" in sys.modules or "ssl" in sys.modules:
+        return
+    sys.modules["ssl"] = None  # type: ignore[assignment]  # what the documentation asks for
+    try:
+        import asyncio  # noqa: F401, PLC0415
+    finally:
+        del sys.modules["ssl"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import asyncio
 import os
 import signal
 import traceback
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from nestd import errors, log
 from nestd.bus import boundary, interface, manager
@@ -20,7 +21,6 @@ from nestd.bus.dispatcher import Dispatcher
 from nestd.bus.guest import INTERFACE as GUEST_INTERFACE
 from nestd.bus.guest import Guest
 from nestd.bus.polkit import Authority
-from nestd.guests.launch import Launcher
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Accounts
 from nestd.host.machine import Host
@@ -34,6 +34,9 @@ from nestd.nesting.observer import Observer
 from nestd.notify import Notify
 from nestd.text.modprobe import FOLDERS
 from nestd.wire import address
+
+if TYPE_CHECKING:
+    from nestd.guests.launch import Launcher
 
 BUS_NAME = "org.nestd1"
 _DO_NOT_QUEUE = 4
@@ -99,14 +102,14 @@ class _Service:
         self._registry = Registry(
             host.root, units, self._guest_added, self._guest_changed, self._guest_exited
         )
-        launcher = Launcher(
-            host.root,
-            host.commands,
-            Accounts(),
-            units,
-            self._registry,
-            path=os.environ.get("PATH", _GUEST_PATH),
-        )
+
+        @cache
+        def launcher() -> Launcher:
+            from nestd.guests.launch import Launcher  # noqa: PLC0415 -- start-up does not need it
+
+            path = os.environ.get("PATH", _GUEST_PATH)
+            return Launcher(host.root, host.commands, Accounts(), units, self._registry, path=path)
+
         authority = Authority(connection)
         self._dispatcher = Dispatcher(
             connection,

@@ -15,10 +15,11 @@ import pytest
 from nestd import errors
 from nestd.ctl import arguments
 from nestd.model import Obstacle
-from tests.support.clients import ALICE, DBUS, NAME, PATH, ROOT, CallError, Client
+from tests.support.clients import ALICE, BOB, DBUS, NAME, NOBODY, PATH, ROOT, CallError, Client
 from tests.support.privatebus import Kind, PrivateBus
 
-from dbus_next.message import Message  # isort: skip  # the clients have loaded it without its GLib half
+from dbus_next.constants import MessageType  # isort: skip  # the clients loaded it without its GLib half
+from dbus_next.message import Message  # isort: skip
 
 DATA = Path(__file__).parents[1] / "data"
 DTDS = Path("/usr/share")
@@ -87,8 +88,8 @@ def test_the_interface_names_every_action_and_no_other() -> None:
     assert set(named) - {"org.nestd1.policy"} == set(ACTIONS)
 
 
-def request_name(client: Client) -> int:
-    [answer] = client.call("RequestName", "su", [NAME, 4], destination=DBUS, path="/", interface=DBUS)
+def request_name(client: Client, name: str = NAME) -> int:
+    [answer] = client.call("RequestName", "su", [name, 4], destination=DBUS, path="/", interface=DBUS)
     return int(answer)
 
 
@@ -100,14 +101,28 @@ def bus(request: pytest.FixtureRequest) -> Iterator[PrivateBus]:
         yield bus
 
 
-def test_only_root_may_own_the_name(bus: PrivateBus) -> None:
-    with Client(bus.address, ALICE) as alice, pytest.raises(CallError, match="AccessDenied"):
-        request_name(alice)
-    with Client(bus.address, ROOT) as root:
+@pytest.mark.parametrize("uid", [ALICE, BOB, NOBODY])
+def test_only_root_may_own_the_name(bus: PrivateBus, uid: int) -> None:
+    with Client(bus.address, uid) as client, pytest.raises(CallError, match="AccessDenied"):
+        request_name(client)
+    with Client(bus.address, ROOT) as root, Client(bus.address, uid) as client:
         assert request_name(root) == 1
+        with pytest.raises(CallError, match="AccessDenied"):
+            request_name(client)  # not as a successor either
+        assert client.owner_of(NAME) == root.unique_name
 
 
-@pytest.mark.parametrize("uid", [ALICE, ROOT])
+# dbus-broker 33 lets root, and only root, have names below it, too.
+@pytest.mark.parametrize(
+    ("uid", "name"),
+    [(ALICE, "org.nestd1.Manager"), (ALICE, "org.nestd"), (ROOT, "org.nestd"), (ROOT, "org.nestd2")],
+)
+def test_no_other_name_is_given_away(bus: PrivateBus, uid: int, name: str) -> None:
+    with Client(bus.address, uid) as client, pytest.raises(CallError, match="AccessDenied"):
+        request_name(client, name)
+
+
+@pytest.mark.parametrize("uid", [ALICE, NOBODY, ROOT])
 def test_what_the_bus_lets_through(bus: PrivateBus, uid: int) -> None:
     with Client(bus.address, ROOT) as owner, Client(bus.address, uid) as caller:
         request_name(owner)
@@ -120,6 +135,61 @@ def test_what_the_bus_lets_through(bus: PrivateBus, uid: int) -> None:
         without = caller.send_message(Message(NAME, PATH, member="Anything"))
         with pytest.raises(CallError, match="AccessDenied"):
             caller.reply(without)
+        # By its unique name it is the same connection.
+        with pytest.raises(CallError, match="AccessDenied"):
+            caller.call("Anything", destination=owner.unique_name, interface="org.example.Other")
+        assert owner.calls_so_far() == []
+
+
+def test_every_call_allowed_leaves_the_bus_without_a_word() -> None:
+    """The owner's signals, replies and errors get through, too: nothing in either bus's log."""
+    for kind in Kind:
+        with PrivateBus(policies=[DATA / "org.nestd1.conf"], kind=kind) as bus:
+            with Client(bus.address, ROOT) as owner, Client(bus.address, NOBODY) as caller:
+                request_name(owner)
+                caller.subscribe()
+                for interface in INTERFACES:
+                    if not interface.endswith((".Peer", ".Introspectable")):  # they have no signals
+                        owner.send_message(Message.new_signal(PATH, interface, "Happened", "s", [interface]))
+                        assert caller.signal("Happened") == [interface]
+                    good, bad = (caller.send("Anything", interface=interface) for _ in range(2))
+                    owner.send_message(Message.new_method_return(owner.incoming("Anything"), "s", ["yes"]))
+                    owner.send_message(Message.new_error(owner.incoming("Anything"), "a.b", "no"))
+                    assert caller.reply(good) == ["yes"]
+                    assert caller.failure(bad).name == "a.b"
+            assert bus.complaints() == ""
+
+
+def test_nobody_else_speaks_in_its_name(bus: PrivateBus) -> None:
+    """A signal or a reply that looks like nestd's reaches nobody who listens to nestd or waits for it."""
+    with (
+        Client(bus.address, ROOT) as owner,
+        Client(bus.address, ALICE) as listener,
+        Client(bus.address, BOB) as liar,
+    ):
+        request_name(owner)
+        listener.subscribe()
+        call = listener.send("GetStatus")
+        asked = owner.incoming("GetStatus")
+        liar.send_message(Message.new_method_return(asked, "s", ["a lie"]))
+        liar.send_message(Message.new_error(asked, "a.b", "a lie"))
+        liar.send_message(Message.new_signal(PATH, "org.nestd1.Manager", "ModuleEvent", "ss", ["add", "lie"]))
+        liar.owner_of(NAME)  # all of it is on its way now
+        owner.send_message(
+            Message.new_signal(PATH, "org.nestd1.Manager", "ModuleEvent", "ss", ["add", "kvm"])
+        )
+        owner.send_message(Message.new_method_return(asked, "s", ["the truth"]))
+        assert listener.reply(call) == ["the truth"]
+        assert listener.signal("ModuleEvent") == ["add", "kvm"]
+
+
+def test_what_everybody_may_send_to_everybody_reaches_it_too(bus: PrivateBus) -> None:
+    """Signals: the stock policy lets them through, so nestd has to do without (tests/attacks)."""
+    with Client(bus.address, ROOT) as owner, Client(bus.address, NOBODY) as caller:
+        request_name(owner)
+        signal = Message(NAME, PATH, "a.b", "Boo", message_type=MessageType.SIGNAL)
+        caller.send_message(signal)
+        assert owner.signal("Boo") == []
 
 
 def test_every_interface_of_the_xml_may_be_called() -> None:
@@ -135,7 +205,7 @@ def test_the_unit_is_understood(tmp_path: Path) -> None:
 
 def test_the_sandbox_gets_no_weaker() -> None:
     # The score is of systemd's own: 0 is closed, 10 is open, times ten here.
-    run("systemd-analyze", "security", "--offline=yes", "--threshold=25", DATA / "nestd.service")
+    run("systemd-analyze", "security", "--offline=yes", "--threshold=22", DATA / "nestd.service")
 
 
 def test_activation_starts_the_unit() -> None:

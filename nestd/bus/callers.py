@@ -37,7 +37,7 @@ class Callers:
         LimitsExceeded: too much is under way already; `work` is then closed, and `ended` not called.
         """
         caller = self._callers.get(sender)
-        if self._count >= TOTAL or (caller is not None and len(caller.tasks) >= PER_CALLER):
+        if self.full(sender):
             work.close()
             raise errors.LimitsExceeded(
                 f"Too many calls are under way ({PER_CALLER} for each caller, {TOTAL} in all): "
@@ -62,6 +62,11 @@ class Callers:
             ended(task.cancelled())
 
         task.add_done_callback(done)
+
+    def full(self, sender: str) -> bool:
+        """Whether nothing more is started for this caller until something of his, or of others, has ended."""
+        caller = self._callers.get(sender)
+        return self._count >= TOTAL or (caller is not None and len(caller.tasks) >= PER_CALLER)
 
     async def close(self) -> None:
         """Cancel everything, and wait until it has ended."""

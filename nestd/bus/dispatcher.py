@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from nestd import errors, log
@@ -13,6 +14,7 @@ from nestd.bus.callers import Callers
 from nestd.bus.connection import Connection
 from nestd.bus.exported import Call, Exported, Result
 from nestd.bus.interface import Interface, Method
+from nestd.bus.replies import Replies
 from nestd.bus.standard import OBJECT_MANAGER, PEER, PROPERTIES, Standard
 from nestd.wire import message
 from nestd.wire.body import variant
@@ -40,6 +42,7 @@ class Dispatcher:
         self._connection = connection
         self._authorize = authorize
         self._standard = Standard(interfaces, top, machine_id)
+        self._replies = Replies()
         self._callers = Callers(connection)
         self._complaints = log.Limiter()
         connection.add_message_handler(self._on_message)
@@ -85,7 +88,12 @@ class Dispatcher:
         if received.header.kind != Kind.CALL:
             return False
         try:
-            self._serve(received)
+            reply = self._replies.find(received)
+            if reply is None:
+                self._serve(received)
+            else:
+                serial = self._connection.next_serial()
+                self._connection.send(message.again(reply, serial, received.header))
         except (Exception, asyncio.CancelledError) as error:  # told or logged: see _fail
             self._fail(received.header, error)
         return True
@@ -100,8 +108,8 @@ class Dispatcher:
                 f"{header.member} takes {method.takes or 'nothing'}, not {header.signature or 'nothing'}."
             )
         standard = interface.name in self._standard.own
-        if standard and not header.wants_reply:
-            return
+        if not header.wants_reply and (standard or self._callers.full(header.sender)):
+            return  # nobody waits for the answer, or for the refusal
         try:
             values = received.values()
         except errors.Malformed as error:
@@ -109,9 +117,13 @@ class Dispatcher:
         interactive = bool(header.flags & Flag.ALLOW_INTERACTIVE_AUTHORIZATION)
         call = Call(header.sender, header.path, interface.name, header.member, tuple(values), interactive)
         if standard:
-            self._reply(header, method, self._standard.answer(call))
+            basis = partial(self._standard.basis, call)
+            made_of = basis()
+            sent = self._reply(header, method, self._standard.answer(call))
+            if sent and made_of is not None:
+                self._replies.keep(received, sent, basis, made_of)
         else:
-            self._perform(header, method, call)
+            self._perform(received, method, call)
 
     def _find(self, header: Header) -> tuple[Interface, Method]:
         """What is called. Raises UnknownObject, UnknownInterface, UnknownMethod, InvalidArgs."""
@@ -131,16 +143,21 @@ class Dispatcher:
             raise errors.InvalidArgs(f"{member} is a method of several interfaces: name the one you mean.")
         return fitting[0], fitting[0].methods[member]
 
-    def _perform(self, header: Header, method: Method, call: Call) -> None:
+    def _perform(self, received: message.Message, method: Method, call: Call) -> None:
+        header = received.header
         exported = self._standard.objects[call.path]
         handler = exported.methods[call.member]
+        if handler.pure and not header.wants_reply:
+            return  # without a reply it would be work for nothing, which floods are made of
         request = handler.validate(call)
         permission = self._authorize(call, request, exported)
         result: Result | None = None
         if permission is None:
             result = handler.act(request, call)
             if not isinstance(result, Coroutine):
-                self._reply(header, method, result)
+                sent = self._reply(header, method, result)
+                if sent and handler.pure:
+                    self._replies.keep(received, sent, partial(self._basis, call, exported), (request,))
                 return
         waiting = permission if permission is not None else result
 
@@ -164,6 +181,17 @@ class Dispatcher:
             ended(False)
             raise
 
+    def _basis(self, call: Call, exported: Exported) -> object:
+        """What a pure handler would make its answer of, its caller judged anew. None: nobody can say."""
+        if self._standard.objects.get(call.path) is not exported:
+            return None
+        request = exported.methods[call.member].validate(call)
+        permission = self._authorize(call, request, exported)
+        if permission is None:
+            return (request,)
+        permission.close()
+        return None
+
     async def _finish(
         self,
         header: Header,
@@ -181,7 +209,8 @@ class Dispatcher:
         except Exception as error:  # closed errors are told, all others are logged: see _fail
             self._fail(header, error)
 
-    def _reply(self, header: Header, method: Method, result: Sequence[Any]) -> None:
+    def _reply(self, header: Header, method: Method, result: Sequence[Any]) -> bytes:
+        """Send a reply if one is wanted. What was sent, for keeping; empty if nothing can be kept."""
         values = list(result)
         # Only methods whose out-arguments are all of simple types give descriptors.
         places = [x for x, code in enumerate(method.gives) if code == "h"]
@@ -190,13 +219,14 @@ class Dispatcher:
             values[place] = number
         try:
             if not header.wants_reply:
-                return
+                return b""
             if fds and not self._connection.unix_fds:
                 raise errors.Failed("This bus does not pass descriptors.")
             serial = self._connection.next_serial()
             data = message.reply(serial, header, method.gives, values, fds=len(fds))
             self._connection.send(data, fds)
-            fds = []
+            sent, fds = b"" if fds else data, []
+            return sent
         finally:
             for fd in fds:
                 os.close(fd)

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One method call, its arguments read and of the types that the XML says.
 
     `sender` is the caller's unique name, set by the bus; `interactive`: the caller allows that
@@ -27,16 +25,18 @@ class Call:
 Result = Sequence[Any] | Coroutine[Any, Any, Sequence[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(NamedTuple):
     """A method in two steps, with the authorization between them.
 
     `validate` turns the call into a request value, or raises InvalidArgs; `act` does it and gives the
     out-arguments, at once or as a coroutine. A descriptor among them (`h`) is handed over.
+    `pure`: `act` makes its answer of the request and of nothing else, so that the answer to an equal
+    request may be what it was before, with neither effect nor descriptor.
     """
 
     validate: Callable[[Call], Any]
     act: Callable[[Any, Call], Result]
+    pure: bool = False
 
 
 class Exported(Protocol):
@@ -49,6 +49,10 @@ class Exported(Protocol):
     @property
     def methods(self) -> Mapping[str, Handler]:
         """Each method of the interface."""
+
+    @property
+    def state(self) -> object:
+        """What `properties` are made of: a frozen value, which is equal only while all of them are."""
 
     def properties(self) -> Mapping[str, Any]:
         """Each property's value now: plain values from a snapshot. Cannot raise, cannot block."""

@@ -43,6 +43,11 @@ class Guest:
         """The uid that needs no authorization for this guest."""
         return self._record.owner
 
+    @property
+    def state(self) -> GuestRecord:
+        """What the properties are made of."""
+        return self._record
+
     def update(self, record: GuestRecord) -> dict[str, Any]:
         """Take the guest's new record; the properties that are now otherwise."""
         before = self.properties()

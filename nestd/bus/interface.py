@@ -5,25 +5,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pyexpat import ExpatError, ParserCreate
 from types import MappingProxyType
+from typing import NamedTuple
 
 from nestd.errors import Malformed
 
 _EMITS = "org.freedesktop.DBus.Property.EmitsChangedSignal"
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """Signatures of what goes in and of what comes out."""
 
     takes: str
     gives: str
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(NamedTuple):
     """`access` is read, write or readwrite; `emits` is true, invalidates, const or false."""
 
     signature: str
@@ -31,8 +29,7 @@ class Property:
     emits: str
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One interface; `xml` is its element exactly as it was written."""
 
     name: str
@@ -42,19 +39,18 @@ class Interface:
     signals: Mapping[str, str]
 
 
-@dataclass(slots=True)
 class _Open:
     """The interface, and in it the member, that the parser is inside of."""
 
-    name: str
-    start: int
-    annotations: dict[str, str] = field(default_factory=dict)
-    methods: dict[str, Method] = field(default_factory=dict)
-    properties: dict[str, Property] = field(default_factory=dict)
-    signals: dict[str, str] = field(default_factory=dict)
-    member: tuple[str, dict[str, str]] | None = None
-    takes: str = ""
-    gives: str = ""
+    def __init__(self, name: str, start: int) -> None:
+        self.name = name
+        self.start = start
+        self.annotations: dict[str, str] = {}
+        self.methods: dict[str, Method] = {}
+        self.properties: dict[str, Property] = {}
+        self.signals: dict[str, str] = {}
+        self.member: tuple[str, dict[str, str]] | None = None
+        self.takes = self.gives = ""
 
 
 def installed() -> str:

@@ -3,27 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nestd import __version__, errors
 from nestd.bus import boundary
 from nestd.bus.exported import Call, Handler, no_request
 from nestd.bus.polkit import Authority
-from nestd.guests import request
-from nestd.guests.launch import Launcher
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Accounts
-from nestd.host.holders import holders
 from nestd.host.kmod import Kmod
 from nestd.host.root import Root
 from nestd.host.units import bus_label_escape
 from nestd.model import GuestSpec, Nesting, Status
-from nestd.nesting import obstacles, plan
+from nestd.nesting import obstacles
 from nestd.nesting.changer import Changer, Outcome
 from nestd.nesting.observer import Observer
 from nestd.wire.library import Variant
+
+if TYPE_CHECKING:
+    from nestd.guests.launch import Launcher
 
 PATH = "/org/nestd1"
 INTERFACE = "org.nestd1.Manager"
@@ -44,7 +45,10 @@ class LaunchRequest:
 
 
 class Manager:
-    """The manager object: reads from the observer, changes through the changer, launches guests."""
+    """The manager object: reads from the observer, changes through the changer, launches guests.
+
+    `launcher` gives the one that launches, and is called for the first time when somebody does.
+    """
 
     interface = INTERFACE
 
@@ -52,7 +56,7 @@ class Manager:
         self,
         observer: Observer,
         changer: Changer,
-        launcher: Launcher,
+        launcher: Callable[[], Launcher],
         registry: Registry,
         authority: Authority,
         root: Root,
@@ -67,7 +71,7 @@ class Manager:
         self._root = root
         self._kmod = kmod
         self.methods: Mapping[str, Handler] = {
-            "GetStatus": Handler(no_request, self._get_status),
+            "GetStatus": Handler(self._seen, self._get_status, pure=True),
             "ListHolders": Handler(no_request, self._list_holders),
             "Enable": Handler(boundary.change, lambda asked, _: self._change(Nesting.ON, asked)),
             "Disable": Handler(boundary.change, lambda asked, _: self._change(Nesting.OFF, asked)),
@@ -75,14 +79,22 @@ class Manager:
             "GetGuest": Handler(lambda call: call.arguments[0], self._get_guest),
         }
 
+    @property
+    def state(self) -> Status:
+        """What the properties are made of."""
+        return self._observer.status
+
     def properties(self) -> Mapping[str, Any]:
         """Every property, from the last reading."""
         return properties_of(self._observer.status)
 
-    def _get_status(self, _: None, __: Call) -> Sequence[Any]:
+    def _seen(self, _: Call) -> tuple[Status, int]:
+        """What GetStatus tells: the last reading, and the reference count, which changes without an event."""
         status = self._observer.status
-        # The reference count changes without an event; it is one small file.
-        users = self._kmod.refcnt(status.driver) if status.driver else 0
+        return status, self._kmod.refcnt(status.driver) if status.driver else 0
+
+    def _get_status(self, seen: tuple[Status, int], _: Call) -> Sequence[Any]:
+        status, users = seen
         return [
             {
                 "version": Variant("s", __version__),
@@ -107,18 +119,24 @@ class Manager:
         ]
 
     def _list_holders(self, _: None, __: Call) -> Sequence[Any]:
+        from nestd.host.holders import holders  # noqa: PLC0415 -- start-up does not need it
+
         return [[(each.pid, each.comm, each.unit, each.machine) for each in holders(self._root)]]
 
     async def _change(self, nested: Nesting, asked: boundary.Change) -> Sequence[Any]:
+        from nestd.nesting import plan  # noqa: PLC0415 -- start-up does not need it
+
         outcome = await self._changer.change(plan.Wish(nested, asked.scope), asked.dry_run)
         return [_told(outcome)]
 
     async def _launch(self, asked: LaunchRequest, call: Call) -> Sequence[Any]:
         user = await self._user_for(asked, call)
+        # In the middle of a reload there is no truth to be told yet, and KVM must not be asked.
+        await self._changer.settle()
         status = self._observer.refresh().status
         if asked.spec.require_nesting and status.nested is not Nesting.ON:
             raise errors.NestingOff(_nesting_off(status))
-        record = await self._launcher.launch(replace(asked.spec, user=user), status.extension)
+        record = await self._launcher().launch(replace(asked.spec, user=user), status.extension)
         return [guest_path(record.name)]
 
     async def _user_for(self, asked: LaunchRequest, call: Call) -> str:
@@ -128,7 +146,7 @@ class Manager:
             return asked.user or SYSTEM_ACCOUNT
         if asked.user:
             raise errors.AccessDenied("Only root chooses the guest's user: leave the option user out.")
-        account = self._accounts.by_uid(uid)
+        account = await asyncio.to_thread(self._accounts.by_uid, uid)
         if account is None:
             raise errors.InvalidArgs(
                 f"There is no account with the user id {uid}, which asks: no guest can run as it."
@@ -161,6 +179,8 @@ def properties_of(status: Status) -> dict[str, Any]:
 
 
 def _launch_request(call: Call) -> LaunchRequest:
+    from nestd.guests import request  # noqa: PLC0415 -- start-up does not need it
+
     name, raw = call.arguments
     options = boundary.options(raw, request.OPTIONS)
     options["disks"] = [boundary.options(disk, request.DISK_OPTIONS) for disk in options.get("disks", ())]

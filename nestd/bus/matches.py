@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nestd.wire.header import Header
 
@@ -20,8 +19,7 @@ _ARGUMENTS = {f"arg{number}": number for number in range(64)}
 _KEYS = frozenset({"type", "sender", "interface", "member", "path", "path_namespace", *_ARGUMENTS})
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """A signal that came in: who sent it (unique name), and what it says."""
 
     sender: str
@@ -31,8 +29,7 @@ class Signal:
     body: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A match rule for signals: sender, and any of interface, member, path, path_namespace, arg0 to arg63."""
 
     text: str

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import islice, takewhile
 
 _BYTES = 1 << 20
-_BATCH = 16  # messages in one sendmsg
+_BATCH = 64  # messages in one sendmsg
 
 
 class Outbox:

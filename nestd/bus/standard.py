@@ -129,6 +129,18 @@ class Standard:
                 return [self._get(call.path, interface, name, member)]
         raise errors.UnknownMethod(f"{call.interface} has no method {call.member}.")
 
+    def basis(self, call: Call) -> object:
+        """What `answer` is made of: while this is equal, so is the answer. None: nobody can say."""
+        match call.member:
+            case "Get" | "GetAll":
+                exported = self.objects.get(call.path)
+                return None if exported is None else (exported, exported.state)
+            case "GetManagedObjects":
+                return [(path, exported, exported.state) for path, exported in self.objects.items()]
+            case "Introspect":
+                return list(self.objects)
+        return None
+
     def _get(self, path: str, interface: str, name: str, member: str) -> Variant:
         exported = self._with_properties(path, interface)
         values = {} if exported is None else exported.properties()

@@ -42,11 +42,12 @@ class Stream:
         self._on_message = on_message
         self._on_lost = on_lost
         self._framer = Framer(body_limit)
+        self._parser = message.Parser()
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._complaints = log.Limiter()
         self._turn: asyncio.Handle | None = None
-        self._reading = self._writing = self._closed = False
+        self._reading = self._writing = self._closed = self._handling = False
         self._uncut = True  # there may be a whole message in the framer
         self._drained = asyncio.Event()
         self._drained.set()
@@ -63,7 +64,8 @@ class Stream:
             self._outbox.clear()
             return
         self._drained.clear()
-        if not self._writing:
+        # What one turn has to say leaves together at its end.
+        if not self._writing and not self._handling:
             self._flush()
 
     async def close(self) -> None:
@@ -95,7 +97,8 @@ class Stream:
         if self._outbox.full:
             self._watch(reading=False)
             return
-        self._watch(reading=not self._inbox.full)
+        # While there is something left to cut, more would only pile up in the framer.
+        self._watch(reading=not self._inbox.full and not self._uncut)
         if self._inbox or self._uncut:
             self._turn = self._loop.call_soon(self._take_turn)
 
@@ -121,15 +124,24 @@ class Stream:
     def _take_turn(self) -> None:
         self._turn = None
         self._cut()
+        self._handling = True
+        try:
+            self._handle()
+        finally:
+            self._handling = False
+        if self._outbox and not self._writing:
+            self._flush()
+        self._schedule()
+
+    def _handle(self) -> None:
         count = size = 0
         while self._inbox and count < _TURN_MESSAGES and size < _TURN_BYTES:
             if self._closed or self._outbox.full:
-                break
+                return
             taken = self._inbox.take()
             count += 1
             size += taken.size
             self._deliver(taken)
-        self._schedule()
 
     def _deliver(self, taken: message.Message) -> None:
         try:
@@ -151,7 +163,7 @@ class Stream:
                 self._uncut = False
                 return
             try:
-                self._inbox.put(message.parse(frame))
+                self._inbox.put(self._parser.parse(frame))
             except errors.Malformed as error:
                 if self._complaints.passes():
                     log.warning(f"a message was dropped: {error}")

@@ -86,6 +86,11 @@ class Launcher:
             except UnitExists as error:
                 await watch.close()
                 raise GuestExists(f"There is a unit {watch.unit} already: choose another name.") from error
+            except OSError as error:
+                await self._undo(watch)
+                raise LaunchFailed(
+                    f"The record of {spec.name} cannot be kept: {error.filename}: {error.strerror}."
+                ) from error
             except BaseException:
                 await self._undo(watch)
                 raise

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nestd.errors import Malformed
 from nestd.guests import places
 from nestd.host import files
 from nestd.host.root import Root
 from nestd.model import GuestRecord, GuestState, VcpuVerdict
-from nestd.text.qemu import Shape
+
+if TYPE_CHECKING:
+    from nestd.text.qemu import Shape
 
 
 def running(
@@ -39,19 +39,21 @@ def running(
 
 def save(root: Root, record: GuestRecord) -> None:
     """Keep a record. OSError."""
-    os.makedirs(root.path(places.REGISTRY), mode=0o700, exist_ok=True)
+    import json  # noqa: PLC0415 -- only where there are guests
+
+    files.make_folder(root, places.REGISTRY, 0o700)
     files.replace(root, places.record(record.name), json.dumps(dataclasses.asdict(record)), 0o600)
 
 
 def load(root: Root, name: str) -> GuestRecord | None:
     """The record of that name; None if there is none. Malformed, OSError."""
-    text = root.read(places.record(name))
+    text = files.read(root, places.record(name))
     return None if text is None else parse(text)
 
 
 def names(root: Root) -> tuple[str, ...]:
     """The guests that have a record. OSError."""
-    return tuple(x.removesuffix(".json") for x in root.names(places.REGISTRY) if x.endswith(".json"))
+    return tuple(x.removesuffix(".json") for x in files.names(root, places.REGISTRY) if x.endswith(".json"))
 
 
 def remove(root: Root, name: str) -> None:
@@ -61,6 +63,8 @@ def remove(root: Root, name: str) -> None:
 
 def parse(text: str) -> GuestRecord:
     """A record from its text. Malformed: it is half, or another version's."""
+    import json  # noqa: PLC0415 -- as above
+
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -16,9 +16,7 @@ from typing import Any
 from nestd import log
 from nestd.errors import Busy, CallFailed, Failed, GuestExists, GuestNotFound, Malformed, Timeout
 from nestd.guests import places, records
-from nestd.guests.adopt import adopt
 from nestd.guests.request import NAME_PATTERN
-from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import Units, UnitWatch
 from nestd.model import GuestRecord, GuestState
@@ -85,15 +83,15 @@ class Registry:
     async def restore(self) -> None:
         """Find the guests of an earlier nestd again; forget those that are gone. CallFailed, OSError."""
         units = await self._units.matching(places.UNIT_PATTERN)
-        for name in records.names(self._root):
+        for name in self._recorded():
             if places.unit(name) not in units:
-                records.remove(self._root, name)
+                self._drop(name)
         for unit, state in units.items():
             name = places.name_of(unit)
             if name in self._guests or not re.fullmatch(NAME_PATTERN, name):
                 continue
             if state == "failed":
-                records.remove(self._root, name)
+                self._drop(name)
                 await self._units.reset_failed(unit)
             elif state != "inactive":
                 await self._restore(name, unit)
@@ -117,6 +115,8 @@ class Registry:
 
     def open_console(self, name: str) -> int:
         """A descriptor of the guest's console, for the caller to close. GuestNotFound, Busy, Failed."""
+        from nestd.host.qmpsocket import NotTheGuest, connect  # noqa: PLC0415 -- only where there are guests
+
         record = self.get(name)
         try:
             console = connect(self._root.path(places.console(name)), record.owner)
@@ -161,6 +161,8 @@ class Registry:
         return self._guests[name]
 
     async def _restore(self, name: str, unit: str) -> None:
+        from nestd.guests.adopt import adopt  # noqa: PLC0415 -- only where there are guests
+
         watch = await self._units.follow(unit)
         try:
             known = await self._units.properties(unit)
@@ -178,14 +180,29 @@ class Registry:
             raise
         await watch.close()
 
+    def _recorded(self) -> tuple[str, ...]:
+        try:
+            return records.names(self._root)
+        except OSError as error:
+            log.error(f"The records of guests cannot be read: {error}")
+            return ()
+
+    def _drop(self, name: str) -> None:
+        try:
+            records.remove(self._root, name)
+        except OSError as error:
+            log.warning(f"The record of the guest {name}, which is gone, could not be removed: {error}")
+
     def _remembered(self, name: str) -> GuestRecord | None:
         try:
             return records.load(self._root, name)
-        except Malformed as error:
+        except (Malformed, OSError) as error:
             log.warning(f"The record of the guest {name} is put aside: {error}")
             return None
 
     async def _press(self, guest: _Guest) -> bool:
+        from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect  # noqa: PLC0415 -- as above
+
         record = guest.record
         try:
             async with QmpSocket(connect(self._root.path(places.qmp(record.name)), record.owner)) as qmp:

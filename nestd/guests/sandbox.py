@@ -8,14 +8,23 @@ out of QEMU has those rights too. What it then meets:
 - ProtectSystem=strict, which leaves /home out, and ProtectHome=read-only, with ReadWritePaths of the
   writable disks alone: it cannot write to ~/.bashrc, which belongs to the same user. /home and /tmp stay
   readable, since that is where people keep disks, kernels and initrds; hence no PrivateTmp.
-- InaccessiblePaths=/run/user: there the user's own systemd and message bus listen, and would start
-  anything for that uid outside of this sandbox.
+- No way to the user's other processes, which would do anything for that uid outside of this sandbox: no
+  connect(2) (tmux and the X server listen in /tmp, the user's own systemd in /run/user; QEMU only ever
+  listens), no /proc (/proc/PID/root leads into their mounts, /proc/PID/mem into them), no ptrace(2) nor
+  SysV IPC, no /dev/shm, /dev/mqueue and terminals. Signals cannot be kept from them.
 - PrivateNetwork and AF_UNIX alone: a guest has no network yet; abstract sockets are out of reach as well.
-- No device but /dev/kvm, no capability, no setuid program, no namespace to get them in.
+- No device but /dev/kvm, no capability, no setuid program, no namespace to get them in, no code that was
+  not in a file (QEMU translates none under KVM).
+
+What stays off: PrivateDevices (/dev has no kvm then), ProtectKernelModules (kernels lie in /usr/lib/modules),
+RemoveIPC (it takes what the user's other processes have), ProtectClock and ProtectHostname (both take a
+capability anyway; the one adds the clock to the devices, the other wants /proc), PrivateUsers
+(user.max_user_namespaces may be 0, and without /proc it keeps nothing more out).
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 from nestd.guests import places
@@ -31,6 +40,13 @@ _OVERHEAD = 512 << 20
 # Besides one thread a vCPU: the main loop, RCU, and up to 64 for disks.
 _TASKS = 128
 _CONSOLE_LOG_SIZE = "1M"
+_INACCESSIBLE = ("/proc", "-/run/user", "-/dev/shm", "-/dev/mqueue", "-/dev/pts")
+# Whether these are allowed, in this order; SystemCallFilter= can be told more than once. seccomp: -sandbox.
+_SYSTEM_CALLS = (
+    (True, ["@system-service"]),
+    (False, ["@privileged", "@resources", "@setuid", "@keyring", "@ipc", "connect", "kcmp"]),
+    (True, ["memfd_create", "pipe", "pipe2", "seccomp"]),
+)
 
 
 def properties(
@@ -71,7 +87,7 @@ def properties(
         ("ProtectSystem", "s", "strict"),
         ("ProtectHome", "s", "read-only"),
         ("ReadWritePaths", "as", writable),
-        ("InaccessiblePaths", "as", ["-/run/user"]),
+        ("InaccessiblePaths", "as", list(_INACCESSIBLE)),
         # Bounded by its size, charged to the guest, gone with it: a log in /run could fill /run.
         ("TemporaryFileSystem", "a(ss)",
          [[places.CONSOLE_LOGS, f"mode=0700,{owner},size={_CONSOLE_LOG_SIZE},nr_inodes=16"]]),
@@ -85,6 +101,10 @@ def properties(
         ("LockPersonality", "b", True),
         ("ProtectKernelTunables", "b", True),
         ("ProtectControlGroups", "b", True),
+        ("ProtectKernelLogs", "b", True),
+        ("MemoryDenyWriteExecute", "b", True),
         ("SystemCallArchitectures", "as", ["native"]),
+        ("SystemCallErrorNumber", "i", errno.EPERM),
+        *(("SystemCallFilter", "(bas)", [allow, names]) for allow, names in _SYSTEM_CALLS),
     ]  # fmt: skip
     return [(name, Variant(signature, value)) for name, signature, value in settings]

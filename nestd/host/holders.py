@@ -42,7 +42,7 @@ def machine_of(unit: str) -> str:
         return unit.removeprefix("nestd-guest-").removesuffix(".service")
     if not (unit.startswith("machine-") and unit.endswith(".scope")):
         return ""
-    escaped = unit.removeprefix("machine-").removesuffix(".scope").encode()
+    escaped = unit.removeprefix("machine-").removesuffix(".scope").encode("utf-8", "surrogateescape")
     plain = _ESCAPED.sub(lambda match: bytes.fromhex(match[1].decode()), escaped)
     name = _printable(plain.decode("utf-8", "replace"))
     libvirt = _LIBVIRT.fullmatch(name)

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nestd import errors, log
-from nestd.host.holders import holders
 from nestd.host.machine import Host
 from nestd.model import Status
-from nestd.nesting import change, plan
 from nestd.nesting.observer import Observer
+
+if TYPE_CHECKING:
+    from nestd.nesting import plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,17 @@ class Changer:
             await asyncio.wait({self._running})
 
     def _plan(self, wish: plan.Wish) -> plan.Plan:
+        from nestd.host.holders import holders  # noqa: PLC0415 -- start-up needs none of these
+        from nestd.nesting import plan  # noqa: PLC0415
+
         # While a change runs (a dry-run may come then), the last reading has to do.
         reading = self._observer.refresh() if self._running is None else self._observer.reading
         held_by = holders(self._host.root) if reading.status.users else ()
         return plan.make(reading, wish, held_by)
 
     async def _run(self, todo: plan.Plan, steps: tuple[str, ...]) -> Outcome:
+        from nestd.nesting import change  # noqa: PLC0415 -- start-up does not need it
+
         try:
             with self._observer.held():
                 await change.carry_out(self._host, todo, self._observer.refresh)

@@ -20,11 +20,23 @@ _TEXT_FIELDS = {
 }
 
 
+# The fixed header's serial, and the serial that a reply of ours answers: _message puts it first.
+_SERIAL = slice(8, 12)
+_REPLY_SERIAL = slice(20, 24)
+_ALIKE = 1024  # bytes of a call that is compared with others, and how many headers are known
+_HEADERS = 256
+
+
 class Message(NamedTuple):
-    """A message that came in. Its body is parsed when `values` is asked for it, and not before."""
+    """A message that came in. Its body is parsed when `values` is asked for it, and not before.
+
+    `alike`: all its bytes but the serial's, so that calls which differ in nothing else have the same;
+    empty for what is too long, or no call.
+    """
 
     header: Header
     frame: Frame
+    alike: bytes = b""
 
     @property
     def size(self) -> int:
@@ -41,6 +53,29 @@ class Message(NamedTuple):
 def parse(frame: Frame) -> Message:
     """The message in a frame. Raises Malformed for a bad header; the body is not looked at."""
     return Message(header.parse(frame.data), frame)
+
+
+class Parser:
+    """Parses messages; a short call's header is read once for all calls that are alike."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Header] = {}
+
+    def parse(self, frame: Frame) -> Message:
+        """As `parse`, with `alike`."""
+        data = frame.data
+        if len(data) > _ALIKE or data[1:2] != b"\1":
+            return parse(frame)
+        alike = data[: _SERIAL.start] + data[_SERIAL.stop :]
+        known = self._known.get(alike)
+        serial = int.from_bytes(data[_SERIAL], "little" if data[:1] == b"l" else "big")
+        if known is not None and serial:
+            return Message(known._replace(serial=serial), frame, alike)
+        read = header.parse(data)
+        if len(self._known) >= _HEADERS:
+            self._known.clear()
+        self._known[alike] = read
+        return Message(read, frame, alike)
 
 
 def call(
@@ -69,6 +104,13 @@ def reply(serial: int, to: Header, signature: str = "", values: Sequence[Any] = 
     """The answer to a call; errors as for `call`."""
     fields = [(Field.DESTINATION, to.sender)]
     return _message(Kind.REPLY, Flag.NO_REPLY_EXPECTED, serial, fields, to.serial, signature, values, fds)
+
+
+def again(reply: bytes, serial: int, to: Header) -> bytes:
+    """The bytes of a `reply`, as the answer to another call of the same sender: two serials are put in."""
+    between, rest = reply[_SERIAL.stop : _REPLY_SERIAL.start], reply[_REPLY_SERIAL.stop :]
+    start = reply[: _SERIAL.start]
+    return b"".join((start, serial.to_bytes(4, "little"), between, to.serial.to_bytes(4, "little"), rest))
 
 
 def error(serial: int, to: Header, name: str, text: str) -> bytes:
@@ -109,15 +151,16 @@ def _message(
 ) -> bytes:
     content = body.marshal(signature, values)
     fields = bytearray()
+    if reply_serial:
+        fields += pack("<BB1sxI", Field.REPLY_SERIAL, 1, b"u", reply_serial)
     for field, text in texts:
         if text:
             raw = text.encode()
             _align(fields)
             fields += pack("<BB1sxI", field, 1, _TEXT_FIELDS[field], len(raw)) + raw + b"\0"
-    for field, number in ((Field.REPLY_SERIAL, reply_serial), (Field.UNIX_FDS, fds)):
-        if number:
-            _align(fields)
-            fields += pack("<BB1sxI", field, 1, b"u", number)
+    if fds:
+        _align(fields)
+        fields += pack("<BB1sxI", Field.UNIX_FDS, 1, b"u", fds)
     if signature:
         raw = signature.encode()
         _align(fields)

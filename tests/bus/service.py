@@ -56,6 +56,7 @@ class Thing:
     """The exported object; `calls` are those that reached a handler, `waiting` the Waits under way."""
 
     interface: str = IFACE
+    colour: str = "red\0"
     calls: list[Call] = field(default_factory=list)
     waiting: int = 0
     cancelled: int = 0
@@ -74,8 +75,12 @@ class Thing:
             "Guarded": Handler(no_request, self._note),
         }
 
+    @property
+    def state(self) -> object:
+        return self.colour
+
     def properties(self) -> Mapping[str, Any]:
-        return {"Colour": "red\0", "Size": 3, "Mood": ("good", "bad")}
+        return {"Colour": self.colour, "Size": 3, "Mood": ("good", "bad")}
 
     def _note(self, _: Any, call: Call) -> Sequence[Any]:
         self.calls.append(call)

@@ -44,6 +44,10 @@ class _Guest:
     owner: int = 1000
     name: str = "demo"
 
+    @property
+    def state(self) -> object:
+        return ()
+
     def properties(self) -> Mapping[str, Any]:
         return {}
 
@@ -52,6 +56,10 @@ class _Guest:
 class _Nobodys:
     interface: str = _GUEST
     methods: Mapping[str, Handler] = field(default_factory=dict)
+
+    @property
+    def state(self) -> object:
+        return ()
 
     def properties(self) -> Mapping[str, Any]:
         return {}

@@ -21,7 +21,8 @@ ALICE = Account("DOMAIN\\alice", 1001, 1002)
 def _properties(spec: GuestSpec, kvm_group: bool = True) -> dict[str, object]:
     argv = ["/usr/bin/qemu", "-append", "a$b"]
     made = sandbox.properties(spec, ALICE, argv, kvm_group)
-    assert len({name for name, _ in made}) == len(made)
+    names = [name for name, _ in made if name != "SystemCallFilter"]  # which adds up
+    assert len(set(names)) == len(names)
     return {name: value.value for name, value in made}
 
 

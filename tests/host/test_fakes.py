@@ -109,7 +109,7 @@ def test_injected_failures_are_used_up(tmp_path: Path) -> None:
     asyncio.run(tools.kmod.load("kvm_amd", {}))
     assert tree.root.exists("/sys/module/kvm_amd")
     with pytest.raises(ToolFailed, match="stopped"):
-        asyncio.run(tools.commands.run("rmmod", "kvm_amd", limit=0.5))
+        asyncio.run(tools.commands.run("rmmod", "kvm_amd", limit=5.0))
     asyncio.run(tools.kmod.unload("kvm_amd"))
     assert [call[0] for call in tools.calls()] == ["modprobe"] * 3 + ["rmmod"] * 2
 

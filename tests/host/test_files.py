@@ -6,7 +6,7 @@ import os
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -142,3 +142,136 @@ def test_remove_refuses_a_folder(tmp_path: Path, folder: Path) -> None:
     (folder / "zz-nestd.conf").mkdir()
     with pytest.raises(IsADirectoryError):
         files.remove(Root(str(tmp_path)), CONF)
+
+
+# What nestd writes, and what it reads with trust, with its permissions.
+WRITTEN = [(CONF, 0o644), ("/run/nestd/registry/demo.json", 0o600)]
+
+
+def plant(tree: Path, absolute: str, spoil: str) -> Path:
+    """A tree with the folder of `absolute`, one step on the way to it spoiled; returns that step."""
+    (tree / absolute[1:]).parent.mkdir(parents=True)
+    step, _, how = spoil.partition(" ")
+    place = tree / "/".join(absolute.split("/")[1 : int(step) + 1])
+    match how:
+        case "link":
+            place.rename(tree / "elsewhere")
+            place.symlink_to(tree / "elsewhere")
+        case "stranger":
+            os.chown(place, 65534, 65534)
+        case _:
+            place.chmod(int(how, 8))
+    return place
+
+
+@pytest.mark.parametrize(
+    "spoil", [f"{step} {how}" for step in "12" for how in ("link", "stranger", "775", "1777")]
+)
+@pytest.mark.parametrize(("absolute", "mode"), WRITTEN)
+def test_a_folder_on_the_way_that_is_not_roots_is_refused_and_named(
+    tmp_path: Path, absolute: str, mode: int, spoil: str
+) -> None:
+    root = Root(str(tmp_path))
+    place = plant(tmp_path, absolute, spoil)
+    held = sorted(path.name for path in tmp_path.rglob("*"))
+    folder, _, _ = absolute.rpartition("/")
+    for act in (
+        lambda: files.replace(root, absolute, "x", mode, make_folder=True),
+        lambda: files.make_folder(root, folder, 0o700),
+        lambda: files.remove(root, absolute),
+        lambda: files.read(root, absolute),
+        lambda: files.names(root, folder),
+    ):
+        with pytest.raises(OSError, match=f"the folder /{place.relative_to(tmp_path)} ") as caught:
+            act()
+        assert caught.value.errno == (errno.ELOOP if "link" in spoil else errno.EPERM)
+        assert caught.value.filename in {absolute, folder}
+    assert sorted(path.name for path in tmp_path.rglob("*")) == held
+
+
+@pytest.mark.parametrize(("absolute", "mode"), WRITTEN)
+def test_a_planted_link_is_neither_written_to_nor_read(tmp_path: Path, absolute: str, mode: int) -> None:
+    root = Root(str(tmp_path))
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    place = tmp_path / absolute[1:]
+    place.parent.mkdir(parents=True)
+    for target in (victim, tmp_path / "new"):
+        place.symlink_to(target)
+        acts: list[Callable[[], object]] = [
+            lambda: files.replace(root, absolute, "x", mode),
+            lambda: files.read(root, absolute),
+        ]
+        for act in acts:
+            with pytest.raises(OSError, match="a symbolic link") as caught:
+                act()
+            assert (caught.value.errno, caught.value.filename) == (errno.ELOOP, absolute)
+        place.unlink()
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_read_with_trust_is_roots_own(tmp_path: Path, folder: Path) -> None:
+    root = Root(str(tmp_path))
+    assert files.read(root, CONF) is None
+    assert files.read(root, "/no/such/folder/x") is None
+    assert files.names(root, "/no/such/folder") == ()
+    files.replace(root, CONF, "one \udcff")
+    assert files.read(root, CONF) == "one \udcff"
+    assert files.names(root, "/etc/modprobe.d") == ("zz-nestd.conf",)
+    conf = folder / "zz-nestd.conf"
+    conf.chmod(0o666)
+    with pytest.raises(PermissionError, match="may be written to by others"):
+        files.read(root, CONF)
+    conf.chmod(0o644)
+    os.chown(conf, 65534, 65534)
+    with pytest.raises(PermissionError, match="belongs to uid 65534"):
+        files.read(root, CONF)
+    conf.unlink()
+    os.mkfifo(conf)
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read(root, CONF)
+    conf.unlink()
+    conf.write_text("x" * (1 << 20))
+    assert files.read(root, CONF) == "x" * (1 << 20)
+    conf.write_text("x" * (1 + (1 << 20)))
+    with pytest.raises(OSError, match="too large") as caught:
+        files.read(root, CONF)
+    assert caught.value.errno == errno.EFBIG
+
+
+@pytest.mark.usefixtures("strict_umask")
+def test_folders_are_made_with_their_mode_whatever_the_umask(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    files.make_folder(root, "/run/nestd/registry", 0o700)
+    files.make_folder(root, "/run/nestd/registry", 0o755)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"run": 0o755, "nestd": 0o755, "registry": 0o700}
+    files.replace(root, "/run/new/x", "x", make_folder=True)
+    assert stat.S_IMODE((tmp_path / "run/new").stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize(("absolute", "mode"), WRITTEN)
+def test_the_mode_is_right_from_the_first_byte_on(tmp_path: Path, absolute: str, mode: int) -> None:
+    """With umask 0, in a process that ends where it would begin to correct a mode: what is left tells."""
+    script = (
+        "import os, sys; from nestd.host import files, root\n"
+        "os.umask(0); top = root.Root(sys.argv[1]); name = sys.argv[2]; mode = int(sys.argv[3])\n"
+        "def end(event, arguments):\n"
+        "    if event == 'os.chmod': os._exit(7)\n"
+        "sys.addaudithook(end)\n"
+        "if sys.argv[4] == 'folder': files.make_folder(top, os.path.dirname(name), 0o700)\n"
+        "else: files.replace(top, name, 'x', mode)\n"
+    )
+
+    def left_by(what: str) -> None:
+        argv = [sys.executable, "-c", script, str(tmp_path), absolute, str(mode), what]
+        assert subprocess.run(argv, timeout=60, check=False).returncode == 7
+
+    place = tmp_path / absolute[1:]
+    place.parent.parent.mkdir(parents=True)
+    left_by("folder")
+    assert stat.S_IMODE(place.parent.stat().st_mode) == 0o700
+    left_by("file")
+    left = (place.parent / f".{place.name}.nestd-new").stat()
+    assert (stat.S_IMODE(left.st_mode), left.st_size) == (mode, 0)

@@ -45,19 +45,24 @@ class CallError(Exception):
 class Client:
     """A connection whose credentials are those of `uid`; its process is this one.
 
-    Signals that arrive while something else is awaited are kept for `signal`.
+    Signals that arrive while something else is awaited are kept for `signal`; descriptors that came with
+    messages are in `descriptors`, and closed with the client. `connected` is a socket on which nothing
+    was said yet: the process behind it is then the one that has connected it (tests/support/logins.py).
     """
 
-    def __init__(self, address: str, uid: int = ROOT) -> None:
+    def __init__(self, address: str, uid: int = ROOT, connected: socket.socket | None = None) -> None:
         self.uid = uid
+        self.descriptors: list[int] = []
         self._signals: deque[Message] = deque()
         self._calls: deque[Message] = deque()
         self._replies: dict[int, Message] = {}
         self._serial = 0
         self._buffer = b""
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = connected or socket.socket(socket.AF_UNIX)
         try:
-            self._connect(address.removeprefix("unix:path="))
+            if connected is None:
+                self._connect(address.removeprefix("unix:path="))
+            self._authenticate()
             self.unique_name = str(self.call("Hello", destination=DBUS, path="/", interface=DBUS)[0])
         except BaseException:
             self._socket.close()
@@ -160,6 +165,8 @@ class Client:
     def close(self) -> None:
         """Leave the bus."""
         self._socket.close()
+        while self.descriptors:
+            os.close(self.descriptors.pop())
 
     def __enter__(self) -> Client:
         return self
@@ -175,10 +182,16 @@ class Client:
             self._socket.connect(path)
         finally:
             os.seteuid(0)
+
+    def _authenticate(self) -> None:
         self._socket.sendall(b"\0AUTH EXTERNAL " + str(self.uid).encode().hex().encode() + b"\r\n")
         answer = self._socket.recv(200)
         if not answer.startswith(b"OK "):
             raise ConnectionRefusedError(f"the bus does not know user {self.uid}: {answer!r}")
+        self._socket.sendall(b"NEGOTIATE_UNIX_FD\r\n")
+        answer = self._socket.recv(200)
+        if answer != b"AGREE_UNIX_FD\r\n":
+            raise ConnectionRefusedError(f"the bus passes no descriptors: {answer!r}")
         self._socket.sendall(b"BEGIN\r\n")
 
     def _keep(self, message: Message) -> None:
@@ -200,7 +213,8 @@ class Client:
                 return message
             if not select.select([self._socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise TimeoutError(f"nothing came while waiting for {what}")
-            data = self._socket.recv(65536)
+            data, descriptors, _, _ = socket.recv_fds(self._socket, 65536, 16)
+            self.descriptors += descriptors
             if not data:
                 raise ConnectionResetError(f"the bus hung up while waiting for {what}")
             self._buffer += data

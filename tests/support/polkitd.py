@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.support.clients import LIMIT, Client, Message, Variant, plain
+from tests.support.clients import DBUS, LIMIT, CallError, Client, Message, Variant, plain
+from tests.support.logins import Login
 from tests.support.privatebus import PrivateBus
 
 NAME = "org.freedesktop.PolicyKit1"
@@ -24,7 +26,16 @@ ACTIONS = Path(__file__).resolve().parents[2] / "data" / "org.nestd1.policy"
 # Whoever is asked to authenticate as an administrator is asked as root, as where nobody is in group sudo.
 _ADMIN = 'polkit.addAdminRule(function() { return ["unix-user:0"]; });\n'
 
+# polkitd learns sessions from files, not from logind: from /proc/PID/cgroup (the process's session) and
+# from /run/systemd (what is known of it; sd-login(3)).
 _IN_A_NAMESPACE = """
+mount -t tmpfs none /run
+mkdir /run/systemd
+mount --bind "$1/systemd" /run/systemd
+for process in "$1"/cgroups/*; do
+    [ -e "$process" ] || continue
+    mount --bind "$process" "/proc/${process##*/}/cgroup"
+done
 mount --bind "$1/actions" /usr/share/polkit-1/actions
 mount --bind "$1/none" /usr/share/polkit-1/rules.d
 mount --bind "$1/rules" /etc/polkit-1/rules.d
@@ -47,11 +58,14 @@ class Polkitd:
     """polkitd on `bus`, knowing nestd's actions and `rules` (JavaScript) only, in a `with` statement.
 
     Its folders are bind-mounted in a mount namespace of its own, so that the machine's are not seen.
+    `active` are processes, with their user, that it is to find in an active local session of that user:
+    it reads there what systemd-logind would have written.
     """
 
-    def __init__(self, bus: PrivateBus, rules: str = "") -> None:
+    def __init__(self, bus: PrivateBus, rules: str = "", active: Mapping[int, int] | None = None) -> None:
         self._bus = bus
         self._rules = rules
+        self._active = active or {}
         self._folder = Path(tempfile.mkdtemp(prefix="nestd-polkit-"))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -87,8 +101,12 @@ class Polkitd:
             self._process = None
 
     def _start(self) -> None:
-        for name in ("actions", "none", "rules"):
-            (self._folder / name).mkdir()
+        for name in ("actions", "none", "rules", "cgroups", "systemd/seats", "systemd/sessions"):
+            (self._folder / name).mkdir(parents=True)
+        for name in ("users", "machines"):
+            (self._folder / "systemd" / name).mkdir()
+        for pid, uid in self._active.items():
+            self._log_in(pid, uid)
         shutil.copy(ACTIONS, self._folder / "actions")
         (self._folder / "rules" / "10-test.rules").write_text(_ADMIN + self._rules)
         for path in [self._folder, *self._folder.rglob("*")]:
@@ -99,22 +117,54 @@ class Polkitd:
             self._process = subprocess.Popen(argv, env=self._bus.environment, stdout=errors, stderr=errors)
         deadline = time.monotonic() + LIMIT
         with Client(self._bus.address) as client:
-            while not client.owner_of(NAME):
+            # An earlier one may have been killed a moment ago, and its name not be free yet.
+            while not (owner := client.owner_of(NAME)) or self._pid_of(client, owner) != self.pid:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"polkitd does not start: {self.complaints()}")
                 time.sleep(0.01)
 
+    @staticmethod
+    def _pid_of(client: Client, owner: str) -> int:
+        how = {"destination": DBUS, "path": "/", "interface": DBUS}
+        try:
+            return int(client.call("GetConnectionUnixProcessID", "s", [owner], **how)[0])
+        except CallError:
+            return 0
+
+    def _log_in(self, pid: int, uid: int) -> None:
+        user, session = pwd.getpwuid(uid).pw_name, session_of(uid)
+        scope = f"/user.slice/user-{uid}.slice/session-{session}.scope"
+        (self._folder / "cgroups" / str(pid)).write_text(f"1:name=systemd:{scope}\n0::{scope}\n")
+        (self._folder / "systemd/sessions" / session).write_text(
+            f"UID={uid}\nUSER={user}\nACTIVE=1\nSTATE=active\nREMOTE=0\nTYPE=tty\nCLASS=user\nSEAT=seat0\n"
+        )
+        (self._folder / "systemd/users" / str(uid)).write_text(
+            f"NAME={user}\nSTATE=active\nSESSIONS={session}\nACTIVE_SESSIONS={session}\nDISPLAY={session}\n"
+        )
+
+
+def session_of(uid: int) -> str:
+    """The session of a user who is active."""
+    return f"c{uid}"
+
 
 class Agent:
-    """An authentication agent for one client of this process: it answers for the user, without a password.
+    """An authentication agent for the clients of a process: it answers for the user, without a password.
 
-    It does what polkit's setuid helper does once PAM is content (AuthenticationAgentResponse2).
+    It does what polkit's setuid helper does once PAM is content (AuthenticationAgentResponse2). The
+    process is this one, or that of `login`; with `in_session` the agent is one for all of the user's
+    active session, as a desktop's is.
     """
 
-    def __init__(self, bus: PrivateBus, uid: int) -> None:
-        self.client = Client(bus.address)
-        self._subject = ["unix-process", _this_process(uid)]
-        self._ask("RegisterAuthenticationAgent", "(sa{sv})ss", [self._subject, "C.UTF-8", "/agent"])
+    def __init__(
+        self, bus: PrivateBus, uid: int, login: Login | None = None, *, in_session: bool = False
+    ) -> None:
+        self._helper = Client(bus.address)
+        self.client = login.client() if login else Client(bus.address)
+        subject = ["unix-process", _process(uid, login.pid if login else os.getpid())]
+        if in_session:
+            subject = ["unix-session", {"session-id": Variant("s", session_of(uid))}]
+        authority(self.client, "RegisterAuthenticationAgent", "(sa{sv})ss", [subject, "C.UTF-8", "/agent"])
 
     def asked(self) -> Message:
         """Wait until polkit wants somebody to authenticate; the call that is to be answered."""
@@ -123,7 +173,8 @@ class Agent:
     def approve(self, question: Message) -> None:
         """Say that the first identity that polkit would accept has authenticated."""
         cookie, identities = question.body[4], question.body[5]
-        self._ask("AuthenticationAgentResponse2", "us(sa{sv})", [0, cookie, identities[0]])
+        answer = [self.client.uid, cookie, identities[0]]
+        authority(self._helper, "AuthenticationAgentResponse2", "us(sa{sv})", answer)
         self.client.send_message(Message.new_method_return(question))
 
     def dismiss(self, question: Message) -> None:
@@ -134,6 +185,7 @@ class Agent:
     def close(self) -> None:
         """Leave the bus: polkit forgets the agent."""
         self.client.close()
+        self._helper.close()
 
     def __enter__(self) -> Agent:
         return self
@@ -143,8 +195,16 @@ class Agent:
     ) -> None:
         self.close()
 
-    def _ask(self, member: str, signature: str, body: list[Any]) -> None:
-        self.client.call(member, signature, body, destination=NAME, path=AUTHORITY, interface=INTERFACE)
+
+def authority(client: Client, member: str, signature: str, body: list[Any]) -> list[Any]:
+    """Call a method of polkit's authority as that client. CallError."""
+    return client.call(member, signature, body, destination=NAME, path=AUTHORITY, interface=INTERFACE)
+
+
+def forget(client: Client) -> None:
+    """Have polkit forget what it keeps for the active session that the client is in."""
+    subject = ["unix-session", {"session-id": Variant("s", session_of(client.uid))}]
+    authority(client, "RevokeTemporaryAuthorizations", "(sa{sv})", [subject])
 
 
 def question_of(message: Message) -> dict[str, Any]:
@@ -153,11 +213,11 @@ def question_of(message: Message) -> dict[str, Any]:
     return {"action": action, "message": text, "details": details}
 
 
-def _this_process(uid: int) -> dict[str, Variant]:
-    """This process as polkit's subject; a client of `uid` on a socket of ours looks like that."""
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+def _process(uid: int, pid: int) -> dict[str, Variant]:
+    """A process as polkit's subject; to it, a client of `uid` on a socket of ours is us, as that user."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return {
-        "pid": Variant("u", os.getpid()),
+        "pid": Variant("u", pid),
         "start-time": Variant("t", int(fields[19])),
         "uid": Variant("i", uid),
     }

@@ -23,6 +23,8 @@ STOCK = Path("/usr/share/dbus-1/system.conf")
 # A container may not raise its limit of open files: that is no complaint about the configuration.
 _NO_COMPLAINT = "Failed to set fd limit"
 
+_REFUSED = "A security policy denied"
+
 _BROKER = """
 mount -t tmpfs none /run
 mkdir -p /run/systemd
@@ -66,6 +68,7 @@ class PrivateBus:
         self._kind = kind
         self._sockets: list[socket.socket] = []
         self._reader: threading.Thread | None = None
+        self._journal: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._configure(policies, policy, services)
 
@@ -83,8 +86,12 @@ class PrivateBus:
         return self._process.pid
 
     def complaints(self) -> str:
-        """What the bus wrote to stderr: a broken policy file is only logged there."""
+        """What the bus wrote to stderr: a broken policy file, and what was refused for the policy.
+
+        dbus-broker says the latter to the journal, where it also complains of clients: that is left out.
+        """
         lines = (self.folder / "stderr").read_text(errors="replace").splitlines()
+        lines += [line for text in self._journal for line in text.splitlines() if _REFUSED in line]
         return "\n".join(line for line in lines if _NO_COMPLAINT not in line)
 
     def start(self) -> None:
@@ -95,7 +102,7 @@ class PrivateBus:
             (self.folder / "journal").mkdir(exist_ok=True)
             journal = self._listen(socket.SOCK_DGRAM, self.folder / "journal" / "socket")
             # dbus-broker would wait for a journal that nobody reads.
-            self._reader = threading.Thread(target=_drain, args=(journal,))
+            self._reader = threading.Thread(target=_drain, args=(journal, self._journal))
             self._reader.start()
             self._listen(socket.SOCK_STREAM, self.folder / "systemd")
             environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={self.folder}/systemd"
@@ -115,7 +122,9 @@ class PrivateBus:
         """End the bus, as the end of the machine would; may be called twice."""
         if self._process is not None:
             # On SIGTERM the launcher would first wait for a word from its mute systemd.
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+            children: list[str] = []
+            with suppress(FileNotFoundError):  # it did not even start
+                children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
             self._process.kill()
             self._process.wait(10)
             for child in children:
@@ -192,7 +201,7 @@ class PrivateBus:
                 return False
 
 
-def _drain(journal: socket.socket) -> None:
+def _drain(journal: socket.socket, read: list[str]) -> None:
     """Read until an empty datagram comes."""
-    while journal.recv(1 << 16):
-        pass
+    while data := journal.recv(1 << 16):
+        read.append(data.decode(errors="replace"))

@@ -14,7 +14,7 @@ from tests.vm.machine import Machine
 from tests.vm.problem import VmError
 from tests.vm.progress import Progress, to_stream
 
-_GUEST = "--kernel /boot/vmlinuz --initrd /usr/share/nestd-test/guest.cpio.gz --append console=ttyS0"
+_GUEST = "--kernel /boot/vmlinuz --initrd /usr/share/nestd-test/guest.cpio.gz --append 'console=ttyS0 quiet'"
 # Seconds: the guest's kernel runs under KVM in a machine that is itself emulated.
 _LIMIT = 240.0
 
