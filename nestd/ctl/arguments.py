@@ -5,8 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from nestd import __version__
+
+TYPE_CHECKING = False  # as typing has it, which costs time to load
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 EXIT_CODES = """\
 exit codes:
@@ -79,7 +84,15 @@ def disk(text: str) -> dict[str, str | bool]:
     return given
 
 
-def parser() -> argparse.ArgumentParser:
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser that notices when its words cannot be written: since Python 3.12 it hides that."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if message:
+            (sys.stderr if file is None else file).write(message)
+
+
+def parser() -> _Parser:
     """The whole command line of nestctl."""
     bus = _part()
     bus.add_argument("--bus", metavar="BUS", help="system (default), session, or an address; for developers")
@@ -94,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     name = _part()
     name.add_argument("name", metavar="NAME", type=word, help="the guest's name")
 
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="nestctl",
         description="See and change nested virtualization on this machine, and run guests that use it.",
         epilog=EXIT_CODES,
@@ -105,7 +118,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"nestctl {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", title="commands", prog="nestctl")
 
-    def command(word: str, what: str, *parts: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    def command(word: str, what: str, *parts: _Parser) -> _Parser:
         made = commands.add_parser(
             word, help=what, description=what, allow_abbrev=False, parents=[*parts, bus]
         )
@@ -144,9 +157,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     return given
 
 
-def _part() -> argparse.ArgumentParser:
+def _part() -> _Parser:
     # SUPPRESS: what stands before the command is not overwritten by the defaults of what stands behind it.
-    return argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    return _Parser(add_help=False, argument_default=argparse.SUPPRESS)
 
 
 def _change(part: argparse.ArgumentParser) -> None:

@@ -123,7 +123,8 @@ class Registry:
         except BlockingIOError as error:
             raise Busy(f"The console of {name} is in use: leave it there first.") from error
         except (OSError, NotTheGuest) as error:
-            raise Failed(f"The console of {name} cannot be opened: {error}.") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise Failed(f"The console of {name} cannot be opened: {why}.") from error
         console.setblocking(True)
         return console.detach()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The attacks: what any user can do to a service on the system bus, one function each.
 
-Where the bus itself ends the attacker for what he sends (both look into headers and bodies, neither knows all
-that the other refuses), the next connection goes on. tests/bus/test_attacks.py has a bus that hands on anything.
+Where the bus itself ends the attacker for what he sends (both look into headers and bodies), the next
+connection goes on. tests/bus/test_attacks.py has a bus that hands on anything.
 """
 
 from __future__ import annotations

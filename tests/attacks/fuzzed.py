@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The daemon under the fuzzer: what is sent to it, and what must be true of the answers and of the machine."""
+"""The daemon under the fuzzer: what is sent, and what must be true of the answers and of the machine."""
 
 from __future__ import annotations
 

@@ -24,8 +24,10 @@ from tests.support.tree import Tree
 pytestmark = pytest.mark.bus
 
 _ANSWER = 5.0  # seconds for the bystander's call
+# dbus-broker queues some 100,000 calls of a flood before it drops the rest: they come first.
+_ANSWER_IN_FLOOD = 20.0
 _ATTACK = 120.0  # seconds for an attack
-_FLOOD, _SHORT_FLOOD = 8.0, 1.0
+_FLOOD, _SHORT_FLOOD = 8.0, 4.0
 # What waits for answers must get some; here the bus may end every connection, or nobody waits.
 _ANSWERED = set(ATTACKS) - {"broken_bodies", "flood", "never_reads", "random_bytes"}
 
@@ -53,13 +55,14 @@ def test_attack(bus: PrivateBus, daemon: Daemon, name: str) -> None:
     with Client(bus.address, ALICE) as bystander:
         owner = bystander.owner_of("org.nestd1")
         attack(bus, bystander, name, _SHORT_FLOOD)  # what is loaded and kept once does not count
-        bystander.reply(bystander.send("GetStatus"), _ANSWER)
+        bystander.reply(bystander.send("GetStatus"), _limit(name))
         before = victim.size(daemon.pid)
         attack(bus, bystander, name, _FLOOD)
-        assert not victim.grown(daemon.pid, before)
+        more = victim.grown(daemon.pid, before)
+        assert not more, more
         assert victim.alive(daemon)
         assert bystander.owner_of("org.nestd1") == owner
-        assert bystander.reply(bystander.send("GetStatus"), _ANSWER)
+        assert bystander.reply(bystander.send("GetStatus"), _limit(name))
     lines = daemon.stderr().splitlines()
     assert len(lines) <= victim.LINES, lines
     assert not [line for line in lines if "unforeseen" in line or "could not be handled" in line], lines
@@ -72,7 +75,7 @@ def attack(bus: PrivateBus, bystander: Client, name: str, seconds: float) -> Non
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=TOP, text=True) as attacker:
         try:
             while attacker.poll() is None and time.monotonic() < end:
-                assert bystander.reply(bystander.send("GetStatus"), _ANSWER)
+                assert bystander.reply(bystander.send("GetStatus"), _limit(name))
                 time.sleep(0.01)
         finally:
             if attacker.poll() is None:
@@ -80,6 +83,10 @@ def attack(bus: PrivateBus, bystander: Client, name: str, seconds: float) -> Non
         told, _ = attacker.communicate()
     assert attacker.returncode == 0, f"the attack itself failed: {attacker.returncode}"
     _judge(name, json.loads(told))
+
+
+def _limit(name: str) -> float:
+    return _ANSWER_IN_FLOOD if name == "flood" else _ANSWER
 
 
 def _judge(name: str, told: dict[str, Any]) -> None:

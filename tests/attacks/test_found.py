@@ -6,16 +6,34 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from nestd.errors import Failed
 from nestd.host import holders
 from nestd.wire import message
 from nestd.wire.header import Flag
 from tests.bus.fakebus import faking, stamped
+from tests.guests.house import House, run
 from tests.support.clients import MANAGER, PATH
 
 
 def test_a_machine_name_that_is_no_utf8() -> None:
     """test_parsers: a scope whose name has odd bytes was a UnicodeEncodeError."""
     assert holders.machine_of("machine-\udc80x.scope") == "\ufffdx"
+
+
+def test_a_console_that_is_gone() -> None:
+    """test_interface: Kill, then OpenConsole at once, told an errno and a path of the host."""
+
+    async def go(made: House) -> None:
+        async with made.nestd() as nestd:
+            await nestd.launch()
+            (made.top / "run/nestd/guests/demo/console").unlink()
+            with pytest.raises(Failed) as caught:
+                nestd.registry.open_console("demo")
+            assert str(caught.value) == "The console of demo cannot be opened: No such file or directory."
+
+    run(go)
 
 
 def test_a_flood_does_not_pile_up(tmp_path: Path) -> None:

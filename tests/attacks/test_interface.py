@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A fuzzer over the interface: every method, property and signal of the XML, with values of the right signature.
+"""A fuzzer over the interface: every member of the XML, with values of the right signature.
 
-It calls as root, so that validation answers and not polkit, on a tree with fake tools, the fake systemd and the
-fake QEMU. By hand, with another seed or for longer (tests/attacks/README.md):
-
-    NESTD_FUZZ_SEED=7 NESTD_FUZZ_CALLS=200000 .venv/bin/pytest tests/attacks/test_interface.py -s
+It calls as root, so that validation answers and not polkit, on a tree with fake tools, the fake systemd
+and the fake QEMU. With another seed, or for longer: tests/attacks/README.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Every parser: any bytes or text in, a value or the parser's own error out, and never for ever.
 
-By hand, for longer: NESTD_FUZZ_SEED=7 NESTD_FUZZ_EXAMPLES=100000 .venv/bin/pytest tests/attacks/test_parsers.py
+With another seed, or for longer: tests/attacks/README.md.
 """
 
 from __future__ import annotations
@@ -38,11 +38,16 @@ _LONG = 1 << 18
 
 # A text as nestd reads it from a file: any bytes, those that are no UTF-8 kept as surrogates.
 _WORDS = (
-    "flags\t: vmx svm\n", "features\t: sie", "platform\t: PowerNV", "options kvm_amd nested=", "options", "alias ", "\\\n", "\\", "#",
-    "install kvm_intel /bin/true", '"', '""', "=", " ", "\t", "\n", "\0", "--", "kvm_amd.nested=1", "kernel/kvm-amd.ko.xz:",
-    "kernel/kvm.ko", ":", "/", "0::/system.slice/x.service", "machine-qemu\\x2d1\\x2dx.scope", "nestd-guest-", ".service", "\\x", "\\xff",
-    "unix:path=", "unix:abstract=", ";", ",", "%", "%zz", "%00", "runtime=yes", "<node>", "<interface name='a.b'>", "<method/>", "&x;",
-    '{"QMP": {}}', '{"return": ', '{"error": {"desc": "', "[" * 500, "1e999", "NaN", "\udcff", "9" * 5000, "-1", "0x1", "1_0", "٣",
+    "flags\t: vmx svm\n", "features\t: sie", "platform\t: PowerNV", "options kvm_amd nested=", "options",
+    "alias ", "\\\n", "\\", "#",
+    "install kvm_intel /bin/true", '"', '""', "=", " ", "\t", "\n", "\0", "--", "kvm_amd.nested=1",
+    "kernel/kvm-amd.ko.xz:",
+    "kernel/kvm.ko", ":", "/", "0::/system.slice/x.service", "machine-qemu\\x2d1\\x2dx.scope",
+    "nestd-guest-", ".service", "\\x", "\\xff",
+    "unix:path=", "unix:abstract=", ";", ",", "%", "%zz", "%00", "runtime=yes", "<node>",
+    "<interface name='a.b'>", "<method/>", "&x;",
+    '{"QMP": {}}', '{"return": ', '{"error": {"desc": "', "[" * 500, "1e999", "NaN", "\udcff", "9" * 5000,
+        "-1", "0x1", "1_0", "٣",
 )  # fmt: skip
 _raw = st.binary(max_size=300)
 _texts = (
@@ -84,7 +89,7 @@ def _record(changed: Mapping[str, Any]) -> GuestRecord:
     import dataclasses
 
     known = dataclasses.asdict(_RECORD)
-    return records.parse(json.dumps(known | {x: y for x, y in zip(known, changed.values(), strict=False)}))
+    return records.parse(json.dumps(known | dict(zip(known, changed.values(), strict=False))))
 
 
 def _spec(values: list[str]) -> GuestSpec:
@@ -135,10 +140,12 @@ PARSERS: dict[str, Parser] = {
     "qmp.vcpu_path": (qmp.vcpu_path, _json, (Malformed,)),
     "qmp.verdict": (lambda x: qmp.verdict({"svm": x}, x), _json, (Malformed,)),
     "qmp.verdict, words": (
-        lambda x: qmp.verdict({}, [{"cpuid-input-eax": x, "cpuid-register": "ECX", "features": x}]), st.integers(), (Malformed,)
+        lambda x: qmp.verdict({}, [{"cpuid-input-eax": x, "cpuid-register": "ECX", "features": x}]),
+            st.integers(), (Malformed,)
     ),
     "cpuid.names": (lambda x: cpuid.names(x, x, "EAX", x & 0xFFFFFFFF), st.integers(), ()),
-    "qemu.shape": (qemu.shape, st.lists(_texts | st.sampled_from(["-m", "-smp", "-cpu", "9M"]), max_size=8), ()),
+    "qemu.shape": (qemu.shape, st.lists(_texts | st.sampled_from(["-m", "-smp", "-cpu", "9M"]), max_size=8),
+        ()),
     "records.parse": (records.parse, _texts, (Malformed,)),
     "records.parse, fields": (_record, st.dictionaries(_texts, _json, max_size=14), (Malformed,)),
     "request.guest_spec": (_spec, st.lists(_texts, min_size=6, max_size=6), (InvalidArgs,)),
@@ -148,7 +155,8 @@ PARSERS: dict[str, Parser] = {
     "kvm.decode_cpuid": (kvm.decode_cpuid, _raw, ()),
     "units.bus_label_escape": (bus_label_escape, st.text(), ()),
     "log.clean": (log.clean, _texts, ()),
-    "interface.parse": (interface.parse, st.text() | st.lists(st.sampled_from(_WORDS[36:40])).map("".join), (Malformed,)),
+    "interface.parse": (interface.parse, st.text() | st.lists(st.sampled_from(_WORDS[36:40])).map("".join),
+        (Malformed,)),
     "address.of": (lambda x: address.sockets(x, {"XDG_RUNTIME_DIR": x}), _texts, (Malformed,)),
     "sasl.answer": (sasl.answer, _raw | _raw.map(lambda x: b"OK " + x + b"\r\n" + x), (Malformed,)),
     "header.parse": (header.parse, _raw | _changed_calls, (Malformed,)),
@@ -158,7 +166,8 @@ PARSERS: dict[str, Parser] = {
     ),
     "body.parse": (
         lambda x: body.parse(x[0], x[1], x[2]),
-        st.tuples(st.text("ybnqiuxtdsogvha(){}", max_size=12) | st.sampled_from(["v", "a{sv}", "sa{sv}", "av"]), _raw, st.booleans()),
+        st.tuples(st.text("ybnqiuxtdsogvha(){}", max_size=12) | st.sampled_from(["v", "a{sv}", "sa{sv}",
+            "av"]), _raw, st.booleans()),
         (Malformed,),
     ),
 }  # fmt: skip
@@ -196,7 +205,8 @@ def test_long_inputs(piece: str) -> None:
 
 
 LONG = (
-    "cmdline.parse", "cpuinfo", "modprobe.parse", "modules.has", "modules.depends_on", "dropin.policy", "drivers.read_switch",
+    "cmdline.parse", "cpuinfo", "modprobe.parse", "modules.has", "modules.depends_on", "dropin.policy",
+    "drivers.read_switch",
     "records.parse", "words.harmless", "holders.unit_of", "holders.machine_of", "log.clean", "address.of",
 )  # fmt: skip
 

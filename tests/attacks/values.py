@@ -13,17 +13,22 @@ from nestd.wire.library import SignatureType, Variant
 HOSTILE = (
     "", " ", "\n", "\x1b[31m\x07", "\x7f", "\u202e", "\ufeff", "\U0010ffff", "a\nb", "-", "--help", "-x",
     "..", "../../etc/passwd", "/etc/passwd", "/../../x", "/etc/modprobe.d/zz-nestd.conf", "//", "/dev/kvm",
-    "/proc/self/mem", "x.service", "nestd-guest-x.service", "demo.service", "a@b", "%i%n%H", "$(reboot)", "`id`", "${PATH}", "$$",
+    "/proc/self/mem", "x.service", "nestd-guest-x.service", "demo.service", "a@b", "%i%n%H", "$(reboot)",
+    "`id`", "${PATH}", "$$",
     "x,file=/etc/shadow", "host,-svm", "x,,y", "a=b", "{}", "%s%n", "{0.__class__}", "\\x2d", "_2e_2e",
-    "x" * 40, "x" * 41, "x" * 255, "x" * 5000, "ü" * 200, "x" * 70_000, "'; DROP TABLE guests; --", "null", "0", "NaN",
+    "x" * 40, "x" * 41, "x" * 255, "x" * 5000, "ü" * 200, "x" * 70_000, "'; DROP TABLE guests; --", "null",
+    "0", "NaN",
 )  # fmt: skip
 # Words that mean something here, so that what lies behind the first check is reached too.
 KNOWN = (
-    "demo", "a", "both", "runtime", "boot", "host", "qemu64", "max", "+svm", "-svm", "+vmx", "raw", "qcow2", "nobody", "root",
-    "org.nestd1.Manager", "org.nestd1.Guest", "org.freedesktop.DBus.Peer", "Nested", "Version", "Owner", "/", "/vmlinuz",
+    "demo", "a", "both", "runtime", "boot", "host", "qemu64", "max", "+svm", "-svm", "+vmx", "raw", "qcow2",
+    "nobody", "root",
+    "org.nestd1.Manager", "org.nestd1.Guest", "org.freedesktop.DBus.Peer", "Nested", "Version", "Owner",
+    "/", "/vmlinuz",
 )  # fmt: skip
 OPTIONS = (
-    "scope", "dry-run", "timeout", "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel", "initrd", "append", "user",
+    "scope", "dry-run", "timeout", "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel", "initrd",
+    "append", "user",
     "require-nesting", "path", "format", "readonly", "snapshot",
 )  # fmt: skip
 _BITS = {
@@ -37,7 +42,8 @@ _BITS = {
     "h": (0, 2),
 }
 _SIGNATURES = (
-    "s", "b", "u", "i", "t", "d", "y", "n", "q", "x", "o", "g", "v", "as", "ay", "a{sv}", "aa{sv}", "(sv)", "a(sasb)",
+    "s", "b", "u", "i", "t", "d", "y", "n", "q", "x", "o", "g", "v", "as", "ay", "a{sv}", "aa{sv}", "(sv)",
+    "a(sasb)",
     "aav", "a{ss}", "a{uv}", "av", "((((s))))", "aaaaas",
 )  # fmt: skip
 _LEAVES = ("s", "b", "u", "t", "d", "as", "o", "g")
@@ -46,7 +52,8 @@ texts = st.sampled_from(KNOWN) | st.sampled_from(HOSTILE) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60
 )  # fmt: skip
 paths = st.sampled_from(
-    ["/", "/org", "/org/nestd1", "/org/nestd1/guest", "/org/nestd1/guest/demo", "/org/nestd1/guest/_2e_2e", "/a" * 120]
+    ["/", "/org", "/org/nestd1", "/org/nestd1/guest", "/org/nestd1/guest/demo", "/org/nestd1/guest/_2e_2e",
+        "/a" * 120]
 ) | st.text("abcdefxyz019_", min_size=1, max_size=20).map(lambda x: f"/org/nestd1/guest/{x}")  # fmt: skip
 
 
