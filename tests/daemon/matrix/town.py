@@ -169,4 +169,5 @@ class Town:
             "interface": "org.freedesktop.systemd1.Manager",
         }
         [rows] = self.root.call("ListUnitsByPatterns", "asas", [[], ["*"]], **how)
-        return [(row[0], row[3]) for row in rows]
+        # A failed unit is only the memory of one that was killed; nestd lets systemd forget it afterwards.
+        return [(row[0], row[3]) for row in rows if row[3] != "failed"]
