@@ -236,16 +236,18 @@ class Registry:
         status = int(known.get("ExecMainStatus", 0))
         guest.record = replace(guest.record, state=state, pid=0, exit_status=status)
         self._keep(self._forget(guest))
-        guest.gone.set()
         self._on_exited(guest.record, result)
 
     async def _forget(self, guest: _Guest) -> None:
+        """Leave nothing of it; only then is it gone for those who wait."""
         try:
             records.remove(self._root, guest.record.name)
             await self._units.reset_failed(guest.record.unit)
             await guest.watch.close()
         except (OSError, CallFailed) as error:
             log.warning(f"What is left of the guest {guest.record.name} could not be removed: {error}")
+        finally:
+            guest.gone.set()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
