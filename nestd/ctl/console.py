@@ -60,6 +60,8 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -> bool:
     poll = select.poll()
+    # For no event but the one that always comes: nobody reads on, which a guest that is silent would hide.
+    poll.register(sink, 0)
     typed = b""
     while True:
         poll.register(guest, select.POLLIN | (select.POLLOUT if typed else 0))
@@ -68,6 +70,8 @@ def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -
             # escape key has to get through.
             poll.register(source, select.POLLIN if escape or not typed else 0)
         ready = dict(poll.poll())
+        if sink in ready:
+            raise BrokenPipeError
         happened = ready.get(guest.fileno(), 0)
         if happened & select.POLLOUT and typed:
             typed = typed[_some(guest, typed) :]

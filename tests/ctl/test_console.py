@@ -119,6 +119,16 @@ def test_nobody_reads_the_output() -> None:
         os.close(writing)
 
 
+def test_a_reader_that_leaves_is_noticed_while_the_guest_is_silent() -> None:
+    with attached(subprocess.DEVNULL) as (process, guest):
+        guest.sendall(b"hello")
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read(5) == b"hello"
+        process.stdout.close()
+        assert process.wait(LIMIT) == 1
+        assert b"BrokenPipeError" in process.stderr.read()
+
+
 def test_a_signal_ends_it_where_no_terminal_is_to_be_restored() -> None:
     with attached(subprocess.DEVNULL) as (process, guest):
         guest.sendall(b"x")
