@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""For developers: python3 -m tests.vm build | boot | shell | run COMMAND… | prune."""
+"""For developers: python3 -m tests.vm build | boot | shell | run COMMAND… | intel | builtin | prune."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from tests.vm import boot, cache
+from tests.vm import boot, builtin, cache, image, intel, sources
 from tests.vm.problem import VmError
 from tests.vm.progress import to_stream
 
@@ -24,9 +25,17 @@ def main() -> int:
     run = verbs.add_parser("run", help="run one command in a fresh machine, as root")
     run.add_argument("command", nargs=argparse.REMAINDER)
     verbs.add_parser("prune", help="empty the cache")
+    bochs = verbs.add_parser("intel", help="nestd on kvm_intel, in Bochs (minutes)")
+    bochs.add_argument(
+        "--captures", type=Path, metavar="FOLDER", help="keep its /proc/cpuinfo and /sys/module there"
+    )
+    verbs.add_parser("builtin", help="nestd on a kernel with KVM built in, which is compiled first (minutes)")
+    parser.add_argument(
+        "--debian", choices=(sources.BOOKWORM, sources.TRIXIE), default=sources.BOOKWORM, help="which one"
+    )
     chosen = parser.parse_args()
     try:
-        return _do(chosen.verb, getattr(chosen, "command", []))
+        return _do(chosen)
     except VmError as error:
         print(f"tests.vm: {error}", file=sys.stderr)
         return 1
@@ -34,25 +43,32 @@ def main() -> int:
         return 130
 
 
-def _do(verb: str, command: list[str]) -> int:
+def _do(chosen: argparse.Namespace) -> int:
     progress = to_stream()
-    if verb == "build":
-        boot.prepare(progress)
-        progress(f"ready in {cache.root()}")
-    elif verb == "prune":
+    verb, suite = chosen.verb, chosen.debian
+    if verb == "intel":
+        return 0 if intel.play(progress, chosen.captures) else 1
+    if verb == "builtin":
+        return 0 if builtin.play(progress) else 1
+    if verb == "prune":
         cache.clear()
+        return 0
+    built = image.ensure(progress, suite)
+    if verb == "build":
+        boot.prepare(progress, suite)
+        progress(f"ready in {cache.root()}")
     elif verb == "boot":
-        with boot.boot(progress, cold=True) as machine:
+        with boot.boot(progress, cold=True, built=built) as machine:
             progress(f"up: {machine.out('systemd-analyze', 'time')}")
             print(machine.out("systemd-analyze", "blame"))
     elif verb == "shell":
-        with boot.boot(progress) as machine:
+        with boot.boot(progress, built=built) as machine:
             progress("root's shell; Ctrl-] or exit leaves, the machine is dropped")
             machine.shell()
             print()
     else:
-        with boot.boot(progress) as machine:
-            result = machine.run(command, check=False)
+        with boot.boot(progress, built=built) as machine:
+            result = machine.run(chosen.command, check=False)
             sys.stdout.write(result.stdout)
             sys.stderr.write(result.stderr)
             return result.code if result.code >= 0 else 128 - result.code

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.vm import cache, hardware, image
+from tests.vm import cache, hardware, image, sources
 from tests.vm.hardware import Files, Hardware
 from tests.vm.machine import Machine
 from tests.vm.progress import Progress, silent
@@ -20,14 +20,19 @@ _BACKING = "image.qcow2"
 
 @contextlib.contextmanager
 def boot(
-    progress: Progress = silent, config: Hardware | None = None, *, cold: bool = False
+    progress: Progress = silent,
+    config: Hardware | None = None,
+    *,
+    cold: bool = False,
+    built: image.Image | None = None,
 ) -> Iterator[Machine]:
     """Give a machine that is up, without nestd, with the snapshot "base" in its disk unless `cold`.
 
-    What is missing in the cache is built first, which `progress` tells.
+    It is Debian 12's unless another image is given. What is missing in the cache is built first, which
+    `progress` tells.
     """
-    config = config or Hardware()
-    built = image.ensure(progress)
+    built = built or image.ensure(progress)
+    config = config or hardware.suited(built.name)
     base = None if cold else _ensure_base(built, config, progress)
     with cache.workspace() as folder:
         if base is not None:
@@ -36,9 +41,9 @@ def boot(
             yield machine
 
 
-def prepare(progress: Progress = silent, config: Hardware | None = None) -> None:
-    """Fill the cache."""
-    _ensure_base(image.ensure(progress), config or Hardware(), progress)
+def prepare(progress: Progress = silent, suite: str = sources.BOOKWORM) -> None:
+    """Fill the cache for Debian's release `suite`."""
+    _ensure_base(image.ensure(progress, suite), hardware.suited(suite), progress)
 
 
 def _machine(
@@ -63,9 +68,11 @@ def _machine(
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     else:
         cache.copy(base, disk)
-    files = Files(disk, folder / "vmlinuz", folder / "initrd.img", folder / "push.raw")
+    initrd = folder / "initrd.img" if built.initrd else None
+    files = Files(disk, folder / "vmlinuz", initrd, folder / "push.raw")
     files.kernel.hardlink_to(built.kernel)
-    files.initrd.hardlink_to(built.initrd)
+    if initrd and built.initrd:
+        initrd.hardlink_to(built.initrd)
     return Machine(files, folder, config, progress, None if base is None else BASE)
 
 
@@ -86,4 +93,4 @@ def _ensure_base(built: image.Image, config: Hardware, progress: Progress) -> Pa
         cache.remove(work)
 
     key = hashlib.sha256(f"{built.key}\0{hardware.fingerprint(config)}".encode()).hexdigest()
-    return cache.entry("base", key, make, progress) / "disk.qcow2"
+    return cache.entry(f"base-{built.name}", key, make, progress) / "disk.qcow2"

@@ -101,14 +101,16 @@ def _sweep() -> None:
 
 
 def clear() -> None:
-    """Remove every entry, and the folders of runs that were killed."""
+    """Remove every entry, what was asked of apt, and the folders of runs that were killed."""
     with locked("run", lambda _phase: None):
         _sweep()
-    for kind in ("image", "base"):
+    for kind in sorted({lock.stem for lock in root().glob("*.lock")} - {"run"}):
         with locked(kind, lambda _phase: None):
             _prune(kind, 0)
     for plan in root().glob("plan-*.json"):
         plan.unlink()
+    for lists in root().glob("lists-*/"):
+        remove(lists)
 
 
 def copy(source: Path, destination: Path) -> None:

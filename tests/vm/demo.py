@@ -5,69 +5,44 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm import package
+from tests.vm import package, scenes
 from tests.vm.boot import boot
-from tests.vm.machine import Machine
 from tests.vm.problem import VmError
-from tests.vm.progress import Progress, to_stream
+from tests.vm.progress import to_stream
+from tests.vm.scenes import Scene
 
 _GUEST = "--kernel /boot/vmlinuz --initrd /usr/share/nestd-test/guest.cpio.gz --append 'console=ttyS0 quiet'"
-# Seconds: the guest's kernel runs under KVM in a machine that is itself emulated.
-_LIMIT = 240.0
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """One thing that is shown: what it is about, the command, and what its output must contain."""
-
-    title: str
-    command: str
-    shows: str
-
 
 _STORY = (
-    Scene("What is true now", "nestctl status", "kvm_amd"),
+    Scene("What is true now", "nestctl status", ("kvm_amd",)),
     Scene(
         "Turn nesting off: the drop-in is written, the driver reloaded, all of it read back",
         "nestctl disable",
-        "off",
+        ("off",),
     ),
-    Scene("The kernel agrees", "cat /sys/module/kvm_amd/parameters/nested", "0"),
-    Scene("A guest that needs nesting is refused now", f"! nestctl launch demo {_GUEST} 2>&1", "nest"),
-    Scene("Turn it on again", "nestctl enable", "on"),
+    Scene("The kernel agrees", "cat /sys/module/kvm_amd/parameters/nested", ("0",)),
+    Scene("A guest that needs nesting is refused now", f"! nestctl launch demo {_GUEST}", ("nest",)),
+    Scene("Turn it on again", "nestctl enable", ("on",)),
     Scene(
         "From a script, with busctl",
         "busctl get-property org.nestd1 /org/nestd1 org.nestd1.Manager Nested",
-        '"on"',
+        ('"on"',),
     ),
     Scene(
-        "Launch a guest: a unit of its own, as an unprivileged user", f"nestctl launch demo {_GUEST}", "svm"
+        "Launch a guest: a unit of its own, as an unprivileged user",
+        f"nestctl launch demo {_GUEST}",
+        ("svm",),
     ),
     Scene(
         "The guest's own word, from its serial console: svm is among its CPU's flags",
         "timeout 200 nestctl console demo < /dev/null | grep -m1 -a '^cpuflags:' | grep -wo 'svm'",
-        "svm",
+        ("svm",),
     ),
-    Scene("While it runs, the driver is in use, and nestd says by whom", "! nestctl disable 2>&1", "demo"),
-    Scene("Stop it with its power button", "nestctl list; nestctl stop demo", "demo"),
+    Scene("While it runs, the driver is in use, and nestd says by whom", "! nestctl disable", ("demo",)),
+    Scene("Stop it with its power button", "nestctl list; nestctl stop demo", ("demo",)),
 )
-
-
-def play(machine: Machine, show: Progress) -> bool:
-    """Play the story; whether each scene showed what it must."""
-    for scene in _STORY:
-        show(f"\n\033[1m{scene.title}\033[0m" if sys.stdout.isatty() else f"\n{scene.title}")
-        show(f"# {scene.command.removeprefix('! ').removesuffix(' 2>&1')}")
-        # pipefail off: grep -m1 ends the console's reader by a broken pipe.
-        result = machine.sh(f"set +o pipefail; {scene.command}", check=False, timeout=_LIMIT)
-        show((result.stdout + result.stderr).rstrip())
-        if result.code != 0 or scene.shows not in result.stdout:
-            show(f"This should have shown {scene.shows!r} (exit status {result.code}).")
-            return False
-    return True
 
 
 def main() -> int:
@@ -89,7 +64,7 @@ def main() -> int:
             progress(f"installing {deb.name} in the machine")
             package.install(machine, deb)
             progress("ready")
-            fine = play(machine, lambda text: print(text, flush=True))
+            fine = scenes.play(machine, _STORY, scenes.to_stdout)
             if fine:
                 print("\nAll of it ran in an emulated machine; this host was not touched.", flush=True)
             if options.shell:

@@ -7,13 +7,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.vm import cache, initrd, sources
-from tests.vm.problem import BuildError, VmError
+from tests.vm import builder, cache, initrd, sources
+from tests.vm.problem import VmError
 from tests.vm.progress import Progress
 
 _HERE = Path(__file__).parent
@@ -29,22 +27,17 @@ _SCRIPTS = ("agent.py", "cpio.py", "image.py", "initrd.py", "sources.py")
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A built image: the key it is cached by, a qcow2 without snapshots, kernel and initramfs to boot it."""
+    """A built image: a qcow2 without snapshots, kernel and initramfs to boot it (None: it needs none).
 
+    `name` is the kind of system, under which what is made of it is kept; `key` changes with its contents.
+    """
+
+    name: str
     key: str
-    folder: Path
-
-    @property
-    def disk(self) -> Path:
-        return self.folder / "disk.qcow2"
-
-    @property
-    def kernel(self) -> Path:
-        return self.folder / "vmlinuz"
-
-    @property
-    def initrd(self) -> Path:
-        return self.folder / "initrd.img"
+    disk: Path
+    kernel: Path
+    initrd: Path | None
+    ide_initrd: Path  # for an emulator without virtio
 
 
 def host_packages() -> tuple[str, ...]:
@@ -55,17 +48,23 @@ def host_packages() -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def ensure(progress: Progress) -> Image:
-    """Return the image, built now (a minute) if it is not in the cache.
+def ensure(progress: Progress, suite: str = sources.BOOKWORM) -> Image:
+    """Return the image of Debian's release `suite`, built now (a minute) if it is not in the cache.
 
     Raises BuildError with the end of the builder's log.
     """
     cache.root().mkdir(parents=True, exist_ok=True)
-    found = sources.of_host()
-    plan = _planned(found, progress)
-    key = hashlib.sha256("\0".join([plan.versions(), sources.SUITE, *_own_text()]).encode()).hexdigest()
-    folder = cache.entry("image", key, lambda building: _build(building, found, plan, progress), progress)
-    return Image(key, folder)
+    recipe = _planned(suite, progress)
+    key = hashlib.sha256("\0".join([recipe.plan.versions(), suite, *_own_text()]).encode()).hexdigest()
+    folder = cache.entry(f"image-{suite}", key, lambda building: _build(building, recipe, progress), progress)
+    return Image(
+        suite,
+        key,
+        folder / "disk.qcow2",
+        folder / "vmlinuz",
+        folder / "initrd.img",
+        folder / "initrd-ide.img",
+    )
 
 
 def _own_text() -> list[str]:
@@ -73,38 +72,51 @@ def _own_text() -> list[str]:
     return [f"{path.name}\n{path.read_text()}" for path in paths]
 
 
-def _planned(found: Sequence[sources.Source], progress: Progress) -> sources.Plan:
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What an image is made of, and from where; `lists` as in sources.apt_options."""
+
+    suite: str
+    found: tuple[sources.Source, ...]
+    lists: Path | None
+    plan: sources.Plan
+
+
+def _planned(suite: str, progress: Progress) -> _Recipe:
     """Ask apt, or remember what it said about the same package lists (it takes seconds)."""
-    source_list = cache.root() / "sources.list"
-    sources.write_list(found, source_list)
+    found = sources.of_host(suite=suite)
+    lists = None if suite == sources.BOOKWORM else cache.root() / f"lists-{suite}"
     asked = [*_PACKAGES, _KERNEL_PACKAGE]
     stamp = "\0".join([sources.lists_stamp(), *asked, *(source.line for source in found)])
-    memory = cache.root() / f"plan-{hashlib.sha256(stamp.encode()).hexdigest()[:20]}.json"
-    if memory.exists():
+    memory = cache.root() / f"plan-{suite}-{hashlib.sha256(stamp.encode()).hexdigest()[:20]}.json"
+    with cache.locked(f"plan-{suite}", progress):
+        if not memory.exists():
+            progress(f"asking apt which packages Debian {suite}'s machine is made of")
+            source_list = cache.root() / f"sources-{suite}.list"
+            sources.write_list(found, source_list)
+            plan = sources.plan(asked, source_list, lists)
+            for old in cache.root().glob(f"plan-{suite}-*.json"):
+                old.unlink()
+            fresh = memory.with_suffix(".new")
+            fresh.write_text(json.dumps({"packages": plan.packages, "kernel": plan.kernel}))
+            fresh.rename(memory)
         known = json.loads(memory.read_text())
-        return sources.Plan(tuple(known["packages"]), known["kernel"])
-    progress("asking apt which packages the machine is made of")
-    plan = sources.plan(asked, source_list)
-    for old in cache.root().glob("plan-*.json"):
-        old.unlink(missing_ok=True)
-    fresh = memory.with_suffix(f".{os.getpid()}")
-    fresh.write_text(json.dumps({"packages": plan.packages, "kernel": plan.kernel}))
-    fresh.rename(memory)
-    return plan
+    return _Recipe(suite, found, lists, sources.Plan(tuple(known["packages"]), known["kernel"]))
 
 
-def _build(building: Path, found: Sequence[sources.Source], plan: sources.Plan, progress: Progress) -> None:
+def _build(building: Path, recipe: _Recipe, progress: Progress) -> None:
     _check_host()
-    log = cache.root() / "build.log"
+    log = cache.root() / f"build-{recipe.suite}.log"
     log.unlink(missing_ok=True)
     system = building / "system"
     source_list = building / "sources.list"
-    sources.write_list(found, source_list)
-    _bootstrap(system, source_list, building, log, progress)
-    release = _install_kernel(system, source_list, plan, building, log, progress)
+    sources.write_list(recipe.found, source_list)
+    _bootstrap(recipe.suite, system, source_list, building, log, progress)
+    release = _install_kernel(system, source_list, recipe, building, log, progress)
 
     progress("writing the initramfs of machine and guest")
     (building / "initrd.img").write_bytes(initrd.for_machine(system, release))
+    (building / "initrd-ide.img").write_bytes(initrd.for_machine(system, release, initrd.IDE))
     guest = system / "usr/share/nestd-test/guest.cpio.gz"
     guest.parent.mkdir(parents=True)
     guest.write_bytes(initrd.for_guest(system, release))
@@ -114,11 +126,13 @@ def _build(building: Path, found: Sequence[sources.Source], plan: sources.Plan, 
     raw = building / "disk.raw"
     with raw.open("wb") as disk:
         disk.truncate(_DISK_BYTES)
-    _run(["mke2fs", "-q", "-t", "ext4", "-J", "size=16", "-m", "0", "-L", "nestd-vm", "-d", system, raw], log)
-    _run(["qemu-img", "convert", "-q", "-O", "qcow2", raw, building / "disk.qcow2"], log)
+    builder.run(
+        ["mke2fs", "-q", "-t", "ext4", "-J", "size=16", "-m", "0", "-L", "nestd-vm", "-d", system, raw], log
+    )
+    builder.run(["qemu-img", "convert", "-q", "-O", "qcow2", raw, building / "disk.qcow2"], log)
     raw.unlink()
     cache.remove(system)
-    (building / "packages").write_text(plan.versions() + "\n")
+    (building / "packages").write_text(recipe.plan.versions() + "\n")
 
 
 def _check_host() -> None:
@@ -132,7 +146,9 @@ def _check_host() -> None:
         raise VmError(f"{cache.root()}: less than 4 GiB free", "Set NESTD_CACHE to a folder with more room.")
 
 
-def _bootstrap(system: Path, source_list: Path, building: Path, log: Path, progress: Progress) -> None:
+def _bootstrap(
+    suite: str, system: Path, source_list: Path, building: Path, log: Path, progress: Progress
+) -> None:
     settings = building / "apt.conf"
     settings.write_text(sources.carried_settings())
     command: list[str | Path] = [
@@ -142,9 +158,9 @@ def _bootstrap(system: Path, source_list: Path, building: Path, log: Path, progr
         "--dpkgopt=path-exclude=/usr/share/locale/*", "--dpkgopt=force-unsafe-io",
         f"--include={','.join(_PACKAGES)}",
         f"--customize-hook=NESTD_VM='{_HERE}' '{_HERE}/baked/customize' \"$1\"",
-        sources.SUITE, system, source_list,
+        suite, system, source_list,
     ]  # fmt: skip
-    _run(command, log, lambda line: _tell(line, progress))
+    builder.run(command, log, lambda line: _tell(line, progress))
 
 
 def _tell(line: str, progress: Progress) -> None:
@@ -155,60 +171,30 @@ def _tell(line: str, progress: Progress) -> None:
 
 
 def _install_kernel(
-    system: Path, source_list: Path, plan: sources.Plan, building: Path, log: Path, progress: Progress
+    system: Path, source_list: Path, recipe: _Recipe, building: Path, log: Path, progress: Progress
 ) -> str:
     """Unpack the kernel's package into `system`: to install it would bring an initramfs nobody needs.
 
     Returns the kernel's release.
     """
+    plan = recipe.plan
     progress(f"Debian: {plan.kernel}")
     version = next(line for line in plan.packages if line.startswith(f"{plan.kernel}="))
     # apt would drop to the user _apt, who may not write here.
-    options = [*sources.apt_options(source_list), "-o", "APT::Sandbox::User=root"]
-    _run(["apt-get", "--quiet=2", *options, "download", version], log, cwd=building)
+    options = [*sources.apt_options(source_list, recipe.lists), "-o", "APT::Sandbox::User=root"]
+    builder.run(["apt-get", "--quiet=2", *options, "download", version], log, cwd=building)
     (package,) = building.glob("linux-image-*.deb")
     unpacked = building / "kernel"
-    _run(["dpkg-deb", "--extract", package, unpacked], log)
+    builder.run(["dpkg-deb", "--extract", package, unpacked], log)
     release = plan.kernel.removeprefix("linux-image-")
-    shutil.move(unpacked / "lib/modules", system / "usr/lib/modules")
+    modules = next(path for path in (unpacked / "lib/modules", unpacked / "usr/lib/modules") if path.is_dir())
+    shutil.move(modules, system / "usr/lib/modules")
     for path in (unpacked / "boot").iterdir():
         if not path.name.startswith("System.map"):
             shutil.move(path, system / "boot" / path.name)
     (system / "boot/vmlinuz").symlink_to(f"vmlinuz-{release}")
     (system / f"boot/vmlinuz-{release}").chmod(0o644)
-    _run(["depmod", "--basedir", system, release], log)
+    builder.run(["depmod", "--basedir", system, release], log)
     cache.remove(unpacked)
     package.unlink()
     return release
-
-
-def _run(
-    command: Sequence[str | Path], log: Path, said: Progress = lambda _line: None, cwd: Path | None = None
-) -> None:
-    """Run a builder in namespaces of its own: its mounts and processes can neither outlive it nor be seen."""
-    fence = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    with log.open("a") as file:
-        print(f"+ {' '.join(map(str, command))}", file=file, flush=True)
-        process = subprocess.Popen(
-            ["setpriv", "--pdeathsig=KILL", "--", *fence, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-            cwd=cwd,
-        )
-        with process:
-            assert process.stdout is not None
-            try:
-                for line in process.stdout:
-                    file.write(line)
-                    said(line.rstrip())
-            except BaseException:
-                process.kill()
-                raise
-    if process.returncode != 0:
-        end = "".join(log.read_text(errors="replace").splitlines(keepends=True)[-25:])
-        raise BuildError(f"{command[0]} ended with {process.returncode}:\n{end}", f"The whole log: {log}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import lzma
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,20 +11,21 @@ from pathlib import Path
 from tests.vm import cpio
 
 _BAKED = Path(__file__).parent / "baked"
-_MACHINE_MODULES = ("virtio_pci", "virtio_blk", "ext4")
+VIRTIO = ("virtio_pci", "virtio_blk", "ext4")
+IDE = ("ata_piix", "sd_mod", "ext4")
 _GUEST_MODULES = ("button", "evdev")
 
 
-def for_machine(system: Path, kernel: str) -> bytes:
-    """Build it from the busybox and the modules of the tree `system`, for the release `kernel`."""
-    modules = _modules(system, kernel, _MACHINE_MODULES)
+def for_machine(system: Path, kernel: str, names: Sequence[str] = VIRTIO) -> bytes:
+    """Build it from the busybox and the modules `names` of the tree `system`, for the release `kernel`."""
+    modules = _modules(system, kernel, names)
     # insmod in the archive's order: the name carries it.
-    numbered = [(f"{number:02d}-{path.name}", path) for number, path in enumerate(modules)]
+    numbered = [(f"{number:02d}-{_plain_name(path)}", path) for number, path in enumerate(modules)]
     return cpio.archive(
         [
             *_base(system),
             cpio.directory("modules"),
-            *(cpio.regular(f"modules/{name}", path.read_bytes()) for name, path in numbered),
+            *(cpio.regular(f"modules/{name}", _plain(path)) for name, path in numbered),
             cpio.regular("init", (_BAKED / "machine-init").read_bytes(), 0o755),
         ]
     )
@@ -36,7 +38,7 @@ def for_guest(system: Path, kernel: str) -> bytes:
             *_base(system),
             cpio.directory("modules"),
             *(
-                cpio.regular(f"modules/{path.name}", path.read_bytes())
+                cpio.regular(f"modules/{_plain_name(path)}", _plain(path))
                 for path in _modules(system, kernel, _GUEST_MODULES)
             ),
             cpio.directory("etc"),
@@ -57,6 +59,16 @@ def _base(system: Path) -> Iterator[cpio.Entry]:
     yield cpio.directory("dev")
     # The kernel opens it for /init's messages before there is a devtmpfs.
     yield cpio.character_device("dev/console", 5, 1)
+
+
+def _plain_name(module: Path) -> str:
+    return module.name.removesuffix(".xz")
+
+
+def _plain(module: Path) -> bytes:
+    """Return a module's bytes; Debian 13 compresses them, which busybox's insmod does not undo."""
+    data = module.read_bytes()
+    return lzma.decompress(data) if module.suffix == ".xz" else data
 
 
 def _modules(system: Path, kernel: str, names: Sequence[str]) -> list[Path]:

@@ -5,26 +5,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import io
 import subprocess
-import tarfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from tests.vm import console, terminal
+from tests.vm import console, parcel, terminal
 from tests.vm.agent_client import Result, Running
 from tests.vm.emulator import Emulator
-from tests.vm.hardware import PUSH_DISK_BYTES, Files, Hardware
+from tests.vm.hardware import Files, Hardware
 from tests.vm.problem import CommandError, VmError
 from tests.vm.progress import Progress, silent
 
 # Ten times what a quiet machine takes: two noisy cores are shared with whatever else runs.
 BOOT_LIMIT = 240.0
-_PUSH_DEVICE = "/dev/disk/by-id/virtio-push"
-_BLOCK = 65536
 
 
 class Machine:
@@ -48,8 +44,7 @@ class Machine:
         self._config = self._plain
         self._progress = progress
         self.log = folder / "console.log"
-        with files.push.open("wb") as disk:
-            disk.truncate(PUSH_DISK_BYTES)
+        parcel.blank(files.push)
         self._emulator = self._launch(snapshot)
 
     # -- commands ----------------------------------------------------------------------------------
@@ -144,20 +139,7 @@ class Machine:
 
     def push(self, *items: Path | tuple[str, bytes], to: str = "/tmp/pushed") -> str:
         """Copy files, whole trees, or (name, bytes) into the folder `to`, owned by root; returns `to`."""
-        with self._files.push.open("r+b") as disk:
-            with tarfile.open(fileobj=disk, mode="w", format=tarfile.GNU_FORMAT) as tar:
-                for item in items:
-                    _add(tar, item)
-            length = disk.tell()
-        if length > PUSH_DISK_BYTES:
-            raise VmError(f"{length} bytes are more than the push disk takes ({PUSH_DISK_BYTES})")
-        # O_DIRECT: the machine may have cached what was on this disk before.
-        count = -(-length // _BLOCK)
-        self.sh(
-            f"mkdir -p '{to}'; dd if={_PUSH_DEVICE} iflag=direct bs={_BLOCK} count={count} status=none"
-            # tar stops at the archive's end, before the last block's: dd must not die of that.
-            f" | {{ tar -x --no-same-owner -C '{to}'; cat > /dev/null; }}"
-        )
+        self.sh(parcel.unpacking(parcel.pack(items, self._files.push), to))
         return to
 
     # -- snapshots ---------------------------------------------------------------------------------
@@ -207,6 +189,11 @@ class Machine:
 
     def restart(self, append: str | None = None) -> None:
         """Switch off in good order and on again, `append` added to the kernel's command line until load()."""
+        self.switch_off()
+        self._restart(append)
+
+    def switch_off(self) -> Path:
+        """Switch off in good order; returns the disk, a qcow2 that is whole then."""
         self.start(["systemctl", "poweroff"])
         end = time.monotonic() + BOOT_LIMIT
         while self._emulator.alive:
@@ -214,7 +201,7 @@ class Machine:
                 raise VmError(f"it did not switch off in {BOOT_LIMIT:.0f} s\n{self._tail()}")
             time.sleep(0.05)
         self._emulator.kill()
-        self._restart(append)
+        return self._files.disk
 
     def _restart(self, append: str | None) -> None:
         if append is not None:
@@ -282,17 +269,6 @@ class Machine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _add(tar: tarfile.TarFile, item: Path | tuple[str, bytes]) -> None:
-    if isinstance(item, Path):
-        tar.add(item, arcname=item.name)
-        return
-    name, data = item
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    member.mtime = int(time.time())
-    tar.addfile(member, io.BytesIO(data))
 
 
 def is_running(pid: int) -> bool:

@@ -7,13 +7,14 @@ import hashlib
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.vm.problem import BuildError
 
-SUITE = "bookworm"
-_POCKETS = (SUITE, f"{SUITE}-updates", f"{SUITE}-security", f"{SUITE}/updates")
+# The host's own release, which is also the machine's unless another one is asked for.
+BOOKWORM = "bookworm"
+TRIXIE = "trixie"
 _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _ONE_LINE = re.compile(
     r"^deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+)$"
@@ -78,32 +79,45 @@ def parse_deb822(text: str) -> Iterator[Source]:
                 yield Source(uri, suite, key if key.startswith("/") else "")
 
 
-def of_host(apt: Path = Path("/etc/apt")) -> tuple[Source, ...]:
-    """Return the Debian sources below `apt`, third parties left out.
+def of_host(apt: Path = Path("/etc/apt"), suite: str = BOOKWORM) -> tuple[Source, ...]:
+    """Return the sources of Debian's release `suite` below `apt`, third parties left out.
 
-    Raises BuildError if the host names none.
+    Where there are none, they are those of the host's own release with the suite's name put in: a mirror has
+    both. Raises BuildError if the host names none of either.
     """
     lists = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*.list"))]
     found = [source for path in lists if path.is_file() for source in parse_one_line(path.read_text())]
     for path in sorted((apt / "sources.list.d").glob("*.sources")):
         found += parse_deb822(path.read_text())
+    own = _debians(found, suite)
+    if not own:
+        own = [
+            replace(source, suite=source.suite.replace(BOOKWORM, suite))
+            for source in _debians(found, BOOKWORM)
+        ]
+    if not own:
+        raise BuildError(
+            f"no package source of Debian {suite} is configured below {apt}",
+            f"Add a line such as `deb http://MIRROR/debian {BOOKWORM} main` to "
+            f"{apt}/sources.list.d/nestd.list and run `apt-get update`.",
+        )
+    unique = dict.fromkeys(own)
+    return tuple(_with_key(source) for source in unique)
+
+
+def _debians(found: Sequence[Source], suite: str) -> list[Source]:
+    """Those of Debian's release `suite`; none if its main part is not among them."""
+    pockets = (suite, f"{suite}-updates", f"{suite}-security", f"{suite}/updates")
     suited = [
         source
         for source in found
-        if source.suite.rstrip("/") in _POCKETS
+        if source.suite.rstrip("/") in pockets
         and source.uri.startswith(("http:", "https:", "file:", "copy:"))
     ]
     # Others name their suite "bookworm" too; Debian's own is signed by Debian's key, or by no special one.
     own = [source for source in suited if not source.signed_by or "debian-archive" in source.signed_by]
     own = own or suited
-    if not any(source.suite == SUITE for source in own):
-        raise BuildError(
-            f"no package source of Debian {SUITE} is configured below {apt}",
-            f"Add a line such as `deb http://MIRROR/debian {SUITE} main` to {apt}/sources.list.d/nestd.list "
-            "and run `apt-get update`.",
-        )
-    unique = dict.fromkeys(own)
-    return tuple(_with_key(source) for source in unique)
+    return own if any(source.suite == suite for source in own) else []
 
 
 def _with_key(source: Source) -> Source:
@@ -116,14 +130,25 @@ def write_list(sources: Sequence[Source], path: Path) -> None:
     path.write_text("".join(f"{source.line}\n" for source in sources))
 
 
-def apt_options(source_list: Path) -> list[str]:
-    """Options that make the host's apt see these sources only, and an empty system."""
-    return [
+def apt_options(source_list: Path, lists: Path | None = None) -> list[str]:
+    """Options that make the host's apt see these sources only, and an empty system.
+
+    `lists` is where the package lists of another release than the host's are kept.
+    """
+    options = [
         "-o", f"Dir::Etc::SourceList={source_list}",
         "-o", "Dir::Etc::SourceParts=/dev/null",
         "-o", "Dir::State::status=/dev/null",
         "-o", "APT::Install-Recommends=0",
     ]  # fmt: skip
+    if lists is not None:
+        # The host's own caches of its lists are left alone; _apt may not write here.
+        options += [
+            "-o", f"Dir::State::Lists={lists}",
+            "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=",
+            "-o", "APT::Sandbox::User=root",
+        ]  # fmt: skip
+    return options
 
 
 def carried_settings() -> str:
@@ -133,15 +158,20 @@ def carried_settings() -> str:
     return "".join(f"{line}\n" for line in dump.splitlines() if wanted.match(line))
 
 
-def plan(packages: Sequence[str], source_list: Path) -> Plan:
+def plan(packages: Sequence[str], source_list: Path, lists: Path | None = None) -> Plan:
     """Ask the host's apt what it would install for `packages` into an empty system (a few seconds).
 
-    Raises BuildError if apt knows one of them not.
+    With `lists`, they are fetched anew. Raises BuildError if apt knows one of the packages not.
     """
-    command = ["apt-get", "--simulate", "--quiet=2", *apt_options(source_list), "install", *packages]
+    options = apt_options(source_list, lists)
+    command = ["apt-get", "--simulate", "--quiet=2", *options, "install", *packages]
+    update = ["apt-get", "--quiet=2", *(options if lists else []), "update"]
+    if lists is not None:
+        (lists / "partial").mkdir(parents=True, exist_ok=True)
+        subprocess.run(update, check=False, capture_output=True)
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:  # perhaps nobody has fetched the lists on this host yet
-        subprocess.run(["apt-get", "--quiet=2", "update"], check=False, capture_output=True)
+        subprocess.run(update, check=False, capture_output=True)
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode != 0:
         raise BuildError(f"apt cannot install the image's packages:\n{done.stderr}", "Try `apt-get update`.")

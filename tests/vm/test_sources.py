@@ -63,6 +63,26 @@ def test_third_parties_are_left_out(tmp_path: Path) -> None:
     ]
 
 
+def test_another_release_is_on_the_same_mirror(tmp_path: Path) -> None:
+    main = (
+        "deb http://mirror.example/debian bookworm main\n"
+        "deb http://mirror.example/debian bookworm-updates main\n"
+        "deb http://mirror.example/security bookworm-security main\n"
+    )
+    found = sources.of_host(_host(tmp_path / "apt", main=main), sources.TRIXIE)
+    assert [source.suite for source in found] == ["trixie", "trixie-updates", "trixie-security"]
+
+
+def test_a_host_that_names_the_other_release_is_believed(tmp_path: Path) -> None:
+    apt = _host(
+        tmp_path / "apt",
+        main="deb http://mirror.example/debian bookworm main\n",
+        a_list="deb http://other.example/debian trixie main\n",
+    )
+    (found,) = sources.of_host(apt, sources.TRIXIE)
+    assert (found.uri, found.suite) == ("http://other.example/debian", "trixie")
+
+
 def test_a_host_without_debian_is_told_what_to_do(tmp_path: Path) -> None:
     apt = _host(tmp_path / "apt", main="deb http://mirror.example/ubuntu noble main\n")
     with pytest.raises(BuildError, match="Add a line"):
