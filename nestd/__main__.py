@@ -13,7 +13,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the daemon until it is told to stop. Returns the exit code: 0 fine, 1 failed, 2 usage."""
     given = sys.argv[1:] if argv is None else argv
     bus = _bus(given) if given else "system"
-    _asyncio_without_ssl()
     from nestd import service  # noqa: PLC0415 -- --help and --version need none of it
 
     return service.run(bus)
@@ -37,22 +36,6 @@ def _bus(argv: Sequence[str]) -> str:
     )
     parser.add_argument("--version", action="version", version=f"nestd {__version__}")
     return str(parser.parse_args(argv).bus)
-
-
-def _asyncio_without_ssl() -> None:
-    """Load asyncio as a Python that was built without ssl does, which asyncio provides for.
-
-    It loads OpenSSL for connections that nestd never makes: 10 ms and more than 1 MB. None in
-    sys.modules makes `import ssl` an ImportError (importlib's documentation), here for asyncio alone: for
-    whoever wants ssl afterwards it is there as ever.
-    """
-    if "asyncio" in sys.modules or "ssl" in sys.modules:
-        return
-    sys.modules["ssl"] = None  # type: ignore[assignment]  # what the documentation asks for
-    try:
-        import asyncio  # noqa: F401, PLC0415
-    finally:
-        del sys.modules["ssl"]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import socket
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -19,10 +18,18 @@ from contextlib import suppress
 CHANGED = "49a6a9171f74441c93960b8f6384fb24"
 CHANGE_FAILED = "20dc00aab2744727b97d2e1180fe7041"
 ROLLBACK_FAILED = "659f6149c26c4d6e84c6fe6e841767eb"
+HEALED = "7fcdce53061d42e6a8eb5f838bf919d3"
 GUEST_STARTED = "eb0a9b640f1f49b2af89eccda603e98f"
 GUEST_EXITED = "904a7662674b4cbeb405e8f5a6a2693b"
 DENIED = "9b112e4094904a7a8fc6874dd1cc9731"
 HANDLER_FAILED = "e0aa840af86d4fa29fc2bc59260f571b"
+PENDING = "f5154fcb9b534797ae3ccfe5adc8a7ff"
+PENDING_DONE = "7c0a9b1a59c24d0f8a31f7d2f7b1f4d6"
+PENDING_FAILED = "a94c3b1d007348988afdca08ead970ff"
+PENDING_CANCELLED = "19624fe9086048799869f41c865a8786"
+DRIFT = "1fa29f222c364214b60f3c07ba53243b"
+DRIFT_PUT_BACK = "ee3f97abdf9845b7b1a501e07134e3ff"
+DRIFT_GIVEN_UP = "d7a646aa9d5745dcb64c67598151e424"
 
 _SOCKET = "/run/systemd/journal/socket"
 _ERROR, _WARNING, _INFO = 3, 4, 6
@@ -89,6 +96,8 @@ def error(text: str, *, message_id: str = "", **fields: object) -> None:
 
 def exception(text: str, *, message_id: str = "", **fields: object) -> None:
     """What failed, with the traceback of the exception being handled in the field NESTD_TRACEBACK."""
+    import traceback  # noqa: PLC0415 -- start-up does not need it
+
     Journal().write(_ERROR, text, message_id, traceback=traceback.format_exc(), **fields)
 
 

@@ -4,11 +4,11 @@
 The strings of the enumerations are the ones that cross the bus (data/org.nestd1.xml).
 """
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple compiles each one that is text, 3 ms of the time to start.
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class Extension(StrEnum):
@@ -81,8 +81,7 @@ class Scope(StrEnum):
         return self is not Scope.RUNTIME
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
+class Driver(NamedTuple):
     """One row of the table of drivers (nestd/nesting/drivers.py).
 
     `switch` is the module parameter that turns nesting on, empty where the driver has none;
@@ -98,8 +97,7 @@ class Driver:
     default: Nesting
 
 
-@dataclass(frozen=True, slots=True)
-class KvmAnswer:
+class KvmAnswer(NamedTuple):
     """What /dev/kvm itself said.
 
     `api` is KVM_GET_API_VERSION (12 for every KVM of today) or -1 where it could not be asked;
@@ -112,8 +110,7 @@ class KvmAnswer:
     extensions: frozenset[Extension]
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that holds the driver: it has a VM, or /dev/kvm, among its open files."""
 
     pid: int
@@ -122,8 +119,7 @@ class Holder:
     machine: str
 
 
-@dataclass(frozen=True, slots=True)
-class BootSetting:
+class BootSetting(NamedTuple):
     """What the next boot will give a driver's switch, and who says so.
 
     `source` names the file and line, `kernel command line` or `kernel default`; `overridden`
@@ -135,9 +131,11 @@ class BootSetting:
     overridden: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Everything GetStatus tells, as one consistent reading."""
+class Status(NamedTuple):
+    """Everything GetStatus tells, as one consistent reading.
+
+    `obstacle_meaning` and `obstacle_remedy` are clauses, empty with no obstacle.
+    """
 
     extension: Extension
     driver: str
@@ -154,10 +152,48 @@ class Status:
     users: int
     boot_source: str
     overridden: tuple[str, ...]
+    obstacle_meaning: str = ""
+    obstacle_remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleEvent:
+class Verdict(StrEnum):
+    """What a check came to."""
+
+    PASS = "pass"  # noqa: S105 -- no password
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Check(NamedTuple):
+    """One row of Diagnose: `message` and `remedy` are whole sentences; a check that passes has no remedy."""
+
+    id: str
+    verdict: Verdict
+    message: str
+    remedy: str
+
+
+class Waiting(NamedTuple):
+    """A change that waits for the driver to become idle; with a `failure`, one that failed at its time.
+
+    `uid` is the user who asked for it.
+    """
+
+    nested: Nesting
+    scope: Scope
+    uid: int
+    failure: str = ""
+
+
+class Drift(NamedTuple):
+    """The running kernel has something else than nestd was told; `cause` is a clause."""
+
+    expected: Nesting
+    actual: Nesting
+    cause: str
+
+
+class ModuleEvent(NamedTuple):
     """A module came or went: `action` is the kernel's word, `add` or `remove`."""
 
     action: str
@@ -174,8 +210,7 @@ class GuestState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(NamedTuple):
     """One disk of a guest. `format` is never probed: a raw disk can pretend to be a qcow2."""
 
     path: str
@@ -184,8 +219,7 @@ class Disk:
     snapshot: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class GuestSpec:
+class GuestSpec(NamedTuple):
     """What Launch was asked for, after validation.
 
     `memory` is in bytes; `cpu` is `host` or a QEMU model, to which the extension is added;
@@ -205,8 +239,7 @@ class GuestSpec:
     require_nesting: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class VcpuVerdict:
+class VcpuVerdict(NamedTuple):
     """What a started vCPU really got, as QEMU tells it over QMP.
 
     `nesting` is the vCPU's own `vmx` or `svm` property; `missing` are the flags that were
@@ -217,8 +250,7 @@ class VcpuVerdict:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GuestRecord:
+class GuestRecord(NamedTuple):
     """A guest as the bus shows it. `started` is in microseconds since the epoch."""
 
     name: str

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
+
+from nestd.loop import Handle, running
 
 
 class Notify:
@@ -13,7 +14,7 @@ class Notify:
 
     def __init__(self) -> None:
         self._send: Callable[[str], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Handle | None = None
         if os.environ.get("NOTIFY_SOCKET"):
             from systemd.daemon import notify  # noqa: PLC0415 -- only where somebody listens
 
@@ -32,7 +33,7 @@ class Notify:
             return
         self.send("WATCHDOG=1")
         pause = int(microseconds) / 2_000_000
-        self._timer = asyncio.get_running_loop().call_later(pause, self.keep_alive)
+        self._timer = running().call_later(pause, self.keep_alive)
 
     def close(self) -> None:
         """Tell no more."""

@@ -223,7 +223,7 @@ def test_the_user_of_guests(tmp_path: Path) -> None:
     assert re.fullmatch(r"nestd:x:\d+:\n", (tmp_path / "etc/group").read_text())
 
 
-@pytest.mark.parametrize("page", ["nestd.8", "nestctl.1"])
+@pytest.mark.parametrize("page", ["nestd.8", "nestctl.1", "nestd.conf.5"])
 def test_man_pages_are_clean(page: str) -> None:
     assert run("mandoc", "-T", "lint", "-W", "warning", DATA / page) == ""
 

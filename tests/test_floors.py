@@ -16,6 +16,7 @@ FILES = sorted((TOP / "nestd").rglob("*.py"))
 
 FLOORS = {
     "nestd": 0, "nestd.model": 0, "nestd.errors": 0, "nestd.log": 0,
+    "nestd.loop": 0, "nestd.futures": 0, "nestd.tasks": 0, "nestd.sockets": 0,
     "nestd.text": 1, "nestd.wire": 1,
     "nestd.host": 2,
     "nestd.nesting": 3, "nestd.guests": 3,
@@ -33,6 +34,8 @@ DOORS = {
     "pyudev": ["nestd/host/udev.py"],
     "systemd": ["nestd/notify.py"],
     "subprocess": ["nestd/host/commands.py", "nestd/ctl/"],
+    "asyncio": [],
+    "dataclasses": [],
     "multiprocessing": [],
     "pty": [],
 }
@@ -40,7 +43,11 @@ STARTS_A_PROCESS = (
     "create_subprocess", "subprocess_exec", "subprocess_shell",
     "posix_spawn", "spawnv", "spawnl", "fork", "execv", "execl", "popen",
 )  # fmt: skip
-NEEDED_LATER = ("pyudev", "gi", "importlib.metadata", "urllib", "xml", "http", "argparse", "dbus_next.aio")
+NEEDED_LATER = (
+    "pyudev", "gi", "importlib.metadata", "urllib", "xml", "http", "argparse", "dbus_next.aio",
+    "asyncio", "concurrent", "dataclasses", "inspect", "logging", "pathlib", "ssl", "subprocess", "threading",
+    "traceback",
+)  # fmt: skip
 
 
 def room(module: str) -> str:

@@ -46,8 +46,28 @@ LEAKS = {
 }
 SAID = {"task": "forgotten", "orphan": "process", "zombie": "not reaped"}
 
+# On nestd's own loop, which tests/support/loop.py watches.
+OWN = {
+    "task": """
+        from nestd import tasks
+        from tests.support import loop
+        async def main():
+            async def forgotten(): await tasks.sleep(3600)
+            tasks.create_task(forgotten())
+        def test_it(): loop.run(main())
+        """,
+    "callback": """
+        from nestd.loop import running
+        from tests.support import loop
+        async def main(): running().call_soon(int, "forgotten")
+        def test_it(): loop.run(main())
+        """,
+}
+
 CLEAN = """
 import asyncio, os, pytest, subprocess, threading
+from nestd import tasks
+from tests.support import loop
 @pytest.fixture(scope="module")
 def sleeper():
     with subprocess.Popen(["sleep", "3600"]) as process:
@@ -59,7 +79,10 @@ async def main():
     process = await asyncio.create_subprocess_exec("true")
     await process.wait()
     await asyncio.to_thread(os.getpid)
-def test_it(sleeper, tmp_path): asyncio.run(main())
+async def own():
+    tasks.create_task(tasks.sleep(3600)).cancel()
+    await tasks.to_thread(os.getpid)
+def test_it(sleeper, tmp_path): asyncio.run(main()); loop.run(own())
 """
 
 SKIPS = {
@@ -94,6 +117,15 @@ def test_what_is_left_behind_fails_the_test_alone(tmp_path: Path) -> None:
     assert len(found) == len(LEAKS), done.stdout
     for kind, words in zip(LEAKS, found, strict=True):
         assert SAID.get(kind, kind) in words
+
+
+def test_what_is_left_behind_on_nestds_own_loop_fails_the_test(tmp_path: Path) -> None:
+    done = session(tmp_path, OWN)
+    assert done.returncode == 1, done.stdout
+    assert f"{len(OWN)} failed, 1 passed" in done.stdout
+    assert len(re.findall("^E +AssertionError: .*", done.stdout, re.MULTILINE)) == len(OWN)
+    assert "left behind: <Task main.<locals>.forgotten" in done.stdout
+    assert "invalid literal for int() with base 10: 'forgotten'" in done.stdout
 
 
 def test_what_is_tidy_passes(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ _nestctl_offer() {
 
 _nestctl() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands="status enable disable launch list show stop kill console"
+    local commands="status diagnose holders enable disable cancel launch list show stop kill console"
     local options="--bus --no-ask-password --help" command="" i
 
     # bash splits `--option=value` at the `=`.
@@ -40,8 +40,8 @@ _nestctl() {
 
     case $command in
         "") options="$commands $options --json --version" ;;
-        status | list | show) options+=" --json" ;;
-        enable | disable) options+=" --json --scope --runtime --boot --dry-run" ;;
+        status | diagnose | holders | list | show) options+=" --json" ;;
+        enable | disable) options+=" --json --scope --runtime --boot --when-idle --dry-run" ;;
         launch)
             options+=" --json --cpu --cpu-feature --memory --vcpus --disk --kernel --initrd --append --user"
             options+=" --allow-no-nesting --console"

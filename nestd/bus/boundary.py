@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Where strangers' words become typed values, and who may do what: one table."""
 
-from __future__ import annotations
-
-import re
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nestd import errors, log
 from nestd.bus.exported import Call, Exported
-from nestd.model import Scope
+from nestd.model import Scope, Waiting
 from nestd.wire.library import Variant
 
 SET_RUNTIME = "org.nestd1.set-runtime"
@@ -33,7 +29,6 @@ _WORDS = {
     "a{sv}": "a dictionary",
     "aa{sv}": "a list of dictionaries",
 }
-_CONTROL = re.compile(r"[\0-\x1f\x7f]")
 _SHOWN = 80
 # What polkit's dialog says that is to be done to the guest (data/org.nestd1.policy).
 _VERBS = MappingProxyType(
@@ -44,24 +39,30 @@ _VERBS = MappingProxyType(
         "GetConsoleLog": "read the console of",
     }
 )
-_CHANGE_OPTIONS = MappingProxyType({"scope": "s", "dry-run": "b"})
+_CHANGE_OPTIONS = MappingProxyType({"scope": "s", "dry-run": "b", "when-idle": "b"})
+# What polkit's dialog says in place of the action's own words (polkit(8), polkit.message).
+_CANCELS = "Authentication is required to cancel the change of nested virtualization that waits."
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What Enable or Disable was asked for."""
+class Change(NamedTuple):
+    """What Enable or Disable was asked for. `waiting` is the change that it takes the place of."""
 
     scope: Scope
     dry_run: bool
+    when_idle: bool = False
+    waiting: Waiting | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What a call needs: all of these polkit actions, unless `owner` calls. None: open to everyone."""
+class Demand(NamedTuple):
+    """What a call needs: all of these polkit actions, unless `owner` calls. None: open to everyone.
+
+    `only_root`: what others than root are told, and nobody is asked for them.
+    """
 
     actions: tuple[str, ...] = ()
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = MappingProxyType({})
     owner: int | None = None
+    only_root: str = ""
 
 
 Rule = Callable[[Call, Any, Exported], Demand]
@@ -111,21 +112,14 @@ def options(given: Mapping[str, Variant], table: Mapping[str, str]) -> dict[str,
     return values
 
 
-def one_line(name: str, text: str) -> str:
-    """`text`, if it has no NUL, no newline and no other control character; else InvalidArgs naming it."""
-    if _CONTROL.search(text):
-        raise errors.InvalidArgs(f"{name} must not hold control characters: {_show(text)}.")
-    return text
-
-
-def change(call: Call) -> Change:
-    """`validate` for Enable and Disable. Raises InvalidArgs."""
+def change(call: Call, waiting: Waiting | None = None) -> Change:
+    """`validate` for Enable and Disable, while `waiting` waits. Raises InvalidArgs."""
     given = options(call.arguments[0], _CHANGE_OPTIONS)
     scope = given.get("scope", Scope.BOTH)
     if scope not in set(Scope):
         known = ", ".join(Scope)
         raise errors.InvalidArgs(f"The option scope must be one of {known}, not {_show(scope)}.")
-    return Change(Scope(scope), given.get("dry-run", False))
+    return Change(Scope(scope), given.get("dry-run", False), given.get("when-idle", False), waiting)
 
 
 class Guard:
@@ -147,6 +141,8 @@ class Guard:
     async def _check(self, call: Call, demand: Demand) -> None:
         if demand.owner is not None and await self._judge.uid_of(call.sender) == demand.owner:
             return
+        if demand.only_root and await self._judge.uid_of(call.sender) != 0:
+            raise errors.AccessDenied(demand.only_root)
         for action in demand.actions:
             try:
                 await self._judge.check(call.sender, action, demand.details, call.interactive)
@@ -168,12 +164,26 @@ def _open(_: Call, __: Any, ___: Exported) -> Demand:
 def _nesting(call: Call, request: Change, _: Exported) -> Demand:
     if request.dry_run:
         return Demand()
-    actions = (*[SET_RUNTIME] * request.scope.runtime, *[SET_BOOT] * request.scope.boot)
-    return Demand(actions, {"nested": "on" if call.member == "Enable" else "off"})
+    # What waits is forgotten with it, and to cancel its other half needs that half's action.
+    scopes = (request.scope, *([request.waiting.scope] if request.waiting else []))
+    return Demand(_halves(*scopes), {"nested": "on" if call.member == "Enable" else "off"})
 
 
-def _launch(call: Call, _: Any, __: Exported) -> Demand:
-    return Demand((LAUNCH,), {"guest": call.arguments[0]})
+def _cancel(_: Call, request: Waiting | None, __: Exported) -> Demand:
+    # A decision about the next boot that was authorized each time is not undone by what polkit has kept.
+    return Demand(_halves(Scope.RUNTIME, *([request.scope] if request else [])), {"polkit.message": _CANCELS})
+
+
+def _halves(*scopes: Scope) -> tuple[str, ...]:
+    runtime, boot = (any(each.runtime for each in scopes), any(each.boot for each in scopes))
+    return (*[SET_RUNTIME] * runtime, *[SET_BOOT] * boot)
+
+
+def _launch(call: Call, request: Any, _: Exported) -> Demand:
+    only_root = ""
+    if request.user:
+        only_root = "Only root chooses the guest's user: leave the option user out."
+    return Demand((LAUNCH,), {"guest": call.arguments[0]}, only_root=only_root)
 
 
 def _own_guest(call: Call, _: Any, exported: Exported) -> Demand:
@@ -187,10 +197,12 @@ def _own_guest(call: Call, _: Any, exported: Exported) -> Demand:
 RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
     {
         (_MANAGER, "GetStatus"): _open,
+        (_MANAGER, "Diagnose"): _open,
         (_MANAGER, "ListHolders"): _open,
         (_MANAGER, "GetGuest"): _open,
         (_MANAGER, "Enable"): _nesting,
         (_MANAGER, "Disable"): _nesting,
+        (_MANAGER, "CancelPending"): _cancel,
         (_MANAGER, "Launch"): _launch,
         (_GUEST, "Stop"): _own_guest,
         (_GUEST, "Kill"): _own_guest,

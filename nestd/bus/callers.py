@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from typing import Any
 
 from nestd import errors, log
 from nestd.bus.connection import Connection
 from nestd.bus.matches import BUS, Signal
+from nestd.tasks import Event, Task, create_task, sleep, wait
 
 PER_CALLER = 16
 TOTAL = 256
 
 
-@dataclass(slots=True)
 class _Caller:
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-    watch: asyncio.Task[None] | None = None
+    __slots__ = ("tasks", "watch")
+
+    def __init__(self) -> None:
+        self.tasks: set[Task[None]] = set()
+        self.watch: Task[None] | None = None
 
 
 class Callers:
@@ -28,7 +29,7 @@ class Callers:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._callers: dict[str, _Caller] = {}
-        self._watches: set[asyncio.Task[None]] = set()
+        self._watches: set[Task[None]] = set()
         self._count = 0
 
     def start(self, sender: str, work: Coroutine[Any, Any, None], ended: Callable[[bool], None]) -> None:
@@ -45,14 +46,14 @@ class Callers:
             )
         if caller is None:
             caller = self._callers[sender] = _Caller()
-            caller.watch = asyncio.create_task(self._watch(sender, caller))
+            caller.watch = create_task(self._watch(sender, caller))
             self._watches.add(caller.watch)
             caller.watch.add_done_callback(self._watches.discard)
-        task = asyncio.create_task(work)
+        task = create_task(work)
         caller.tasks.add(task)
         self._count += 1
 
-        def done(task: asyncio.Task[None]) -> None:
+        def done(task: Task[None]) -> None:
             caller.tasks.discard(task)
             self._count -= 1
             if not caller.tasks:
@@ -73,9 +74,9 @@ class Callers:
         tasks = [task for caller in self._callers.values() for task in caller.tasks]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # the callbacks of those tasks cancel the watches
-        await asyncio.gather(*self._watches, return_exceptions=True)
+        await wait(tasks)
+        await sleep(0)  # the callbacks of those tasks cancel the watches
+        await wait(self._watches)
 
     async def _watch(self, sender: str, caller: _Caller) -> None:
         def leave() -> None:
@@ -94,7 +95,7 @@ class Callers:
                 [here] = await self._connection.bus("NameHasOwner", "s", [sender])
                 if not here:
                     leave()
-                await asyncio.Event().wait()
+                await Event().wait()
             finally:
                 await unsubscribe()
         except errors.CallFailed as error:

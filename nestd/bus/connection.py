@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus import handshake
 from nestd.bus.matches import BUS, Signal
 from nestd.bus.stream import Stream
@@ -22,6 +21,10 @@ _SERIALS = 1 << 32
 _NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 _DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
 _INCONSISTENT = "org.freedesktop.DBus.Error.InconsistentMessage"
+
+# Plain numbers: a member of an enumeration is looked up by a function on Python 3.11, for each message.
+_ANSWERS = (int(Kind.REPLY), int(Kind.ERROR))
+_SIGNAL = int(Kind.SIGNAL)
 
 MessageHandler = Callable[[message.Message], bool]
 
@@ -39,10 +42,10 @@ class Connection:
         self.unix_fds = False
         self._stream: Stream | None = None
         self._serial = 0
-        self._waiting: dict[int, tuple[str, asyncio.Future[message.Message]]] = {}
+        self._waiting: dict[int, tuple[str, tasks.Future[message.Message]]] = {}
         self._subscriptions = Subscriptions(self)
         self._handlers: list[MessageHandler] = []
-        self._lost = asyncio.Event()
+        self._lost = tasks.Event()
 
     @classmethod
     async def connect(cls, address: str, *, body_limit: int = BODY_LIMIT) -> Connection:
@@ -52,7 +55,7 @@ class Connection:
         handshake is; CallFailed: the bus refuses Hello.
         """
         connection = cls()
-        async with asyncio.timeout(_HANDSHAKE):
+        async with tasks.timeout(_HANDSHAKE):
             sock, agreed = await handshake.connect(address)
             connection.unix_fds = agreed.unix_fds
             connection._stream = Stream(sock, connection._on_message, connection._on_lost, body_limit)
@@ -97,7 +100,7 @@ class Connection:
         """
         flags = Flag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Flag(0)
         try:
-            async with asyncio.timeout(limit):
+            async with tasks.timeout(limit):
                 owner = await self._owner(destination)
                 serial = self.next_serial()
                 data = message.call(serial, owner, path, interface, member, signature, body, flags=flags)
@@ -167,7 +170,7 @@ class Connection:
     async def _ask(self, serial: int, owner: str, data: bytes) -> message.Message:
         if self._lost.is_set():
             raise errors.CallFailed(_DISCONNECTED, "the connection to the bus is closed")
-        future: asyncio.Future[message.Message] = asyncio.get_running_loop().create_future()
+        future: tasks.Future[message.Message] = tasks.Future()
         self._waiting[serial] = (owner, future)
         try:
             self.send(data)
@@ -177,15 +180,18 @@ class Connection:
 
     def _on_message(self, received: message.Message) -> None:
         header = received.header
-        if header.kind in (Kind.REPLY, Kind.ERROR):
+        if header.kind in _ANSWERS:
             owner, future = self._waiting.get(header.reply_serial, ("", None))
             from_bus = header.kind == Kind.ERROR and header.sender == BUS
             if future is not None and not future.done() and (header.sender == owner or from_bus):
                 future.set_result(received)
             return
-        if header.kind == Kind.SIGNAL:
+        if header.kind == _SIGNAL:
             self._subscriptions.on_signal(received)
-        if any(handler(received) for handler in self._handlers) or not header.wants_reply:
+        for handler in self._handlers:
+            if handler(received):
+                return
+        if not header.wants_reply:
             return
         text = "Nothing here answers calls."
         self.send(message.error(self.next_serial(), header, errors.UnknownMethod.name, text))

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from nestd import errors, log
+from nestd import errors, log, tasks
 from nestd.bus.callers import Callers
 from nestd.bus.connection import Connection
 from nestd.bus.exported import Call, Exported, Result
@@ -19,6 +18,8 @@ from nestd.bus.standard import OBJECT_MANAGER, PEER, PROPERTIES, Standard
 from nestd.wire import message
 from nestd.wire.body import variant
 from nestd.wire.header import Flag, Header, Kind
+
+_CALL = int(Kind.CALL)
 
 Authorize = Callable[[Call, Any, Exported], Coroutine[Any, Any, None] | None]
 
@@ -45,11 +46,13 @@ class Dispatcher:
         self._replies = Replies()
         self._callers = Callers(connection)
         self._complaints = log.Limiter()
+        self._effects: set[str] = set()  # the methods that do more than answer
         connection.add_message_handler(self._on_message)
 
     def export(self, path: str, exported: Exported) -> None:
         """Put an object on the bus. ValueError: its members are not those of the XML, or it is there."""
         self._standard.add(path, exported)
+        self._effects |= {name for name, each in exported.methods.items() if not (each.reads or each.pure)}
         if path.startswith(f"{self._standard.top}/"):
             self._signal(OBJECT_MANAGER, "InterfacesAdded", path, self._standard.managed(path))
 
@@ -85,7 +88,7 @@ class Dispatcher:
         self._connection.send(data)
 
     def _on_message(self, received: message.Message) -> bool:
-        if received.header.kind != Kind.CALL:
+        if received.header.kind != _CALL:
             return False
         try:
             reply = self._replies.find(received)
@@ -94,12 +97,16 @@ class Dispatcher:
             else:
                 serial = self._connection.next_serial()
                 self._connection.send(message.again(reply, serial, received.header))
-        except (Exception, asyncio.CancelledError) as error:  # told or logged: see _fail
+        except (Exception, tasks.Cancelled) as error:  # told or logged: see _fail
             self._fail(received.header, error)
         return True
 
     def _serve(self, received: message.Message) -> None:
         header = received.header
+        if not header.wants_reply and (
+            header.member not in self._effects or self._callers.full(header.sender)
+        ):
+            return  # nobody waits for the answer, or for the refusal: this is what floods are made of
         interface, method = self._find(header)
         if received.frame.skipped:
             raise errors.LimitsExceeded("The message is too large: no request of nestd needs so much.")
@@ -108,8 +115,6 @@ class Dispatcher:
                 f"{header.member} takes {method.takes or 'nothing'}, not {header.signature or 'nothing'}."
             )
         standard = interface.name in self._standard.own
-        if not header.wants_reply and (standard or self._callers.full(header.sender)):
-            return  # nobody waits for the answer, or for the refusal
         try:
             values = received.values()
         except errors.Malformed as error:
@@ -147,8 +152,6 @@ class Dispatcher:
         header = received.header
         exported = self._standard.objects[call.path]
         handler = exported.methods[call.member]
-        if handler.pure and not header.wants_reply:
-            return  # without a reply it would be work for nothing, which floods are made of
         request = handler.validate(call)
         permission = self._authorize(call, request, exported)
         result: Result | None = None

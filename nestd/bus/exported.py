@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is put on the bus, and what a call of it brings."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -30,13 +28,15 @@ class Handler(NamedTuple):
 
     `validate` turns the call into a request value, or raises InvalidArgs; `act` does it and gives the
     out-arguments, at once or as a coroutine. A descriptor among them (`h`) is handed over.
-    `pure`: `act` makes its answer of the request and of nothing else, so that the answer to an equal
-    request may be what it was before, with neither effect nor descriptor.
+    `reads`: `act` has no effect but its answer, so that it is not done for who wants no reply.
+    `pure`: besides, it makes its answer of the request and of nothing else, so that the answer to an equal
+    request may be what it was before. There is no descriptor in it.
     """
 
     validate: Callable[[Call], Any]
     act: Callable[[Any, Call], Result]
     pure: bool = False
+    reads: bool = False
 
 
 class Exported(Protocol):

@@ -30,7 +30,7 @@ class Guest:
             "Stop": Handler(_timeout, self._stop),
             "Kill": Handler(no_request, self._kill),
             "OpenConsole": Handler(no_request, self._open_console),
-            "GetConsoleLog": Handler(no_request, self._console_log),
+            "GetConsoleLog": Handler(no_request, self._console_log, reads=True),
         }
 
     @property

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
 
-from nestd import errors
+from nestd import errors, sockets
 from nestd.wire import address as addresses
 from nestd.wire import sasl
 
@@ -31,7 +30,7 @@ async def _open(candidates: Sequence[str]) -> socket.socket:
     for candidate in candidates:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            await asyncio.get_running_loop().sock_connect(sock, candidate)
+            await sockets.connect(sock, candidate)
         except OSError as error:
             sock.close()
             failures.append(error)
@@ -45,11 +44,10 @@ async def _open(candidates: Sequence[str]) -> socket.socket:
 
 
 async def _authenticate(sock: socket.socket) -> sasl.Agreed:
-    loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, sasl.hello(os.getuid()))
+    await sockets.send(sock, sasl.hello(os.getuid()))
     data = b""
     while True:
-        piece = await loop.sock_recv(sock, 4096)
+        piece = await sockets.receive(sock, 4096)
         if not piece:
             raise errors.Malformed("the bus closed the connection during the handshake")
         data += piece

@@ -29,7 +29,10 @@ class Inbox:
 
     def put(self, message: Message) -> None:
         """Queue a message behind those of its sender."""
-        self._queues.setdefault(message.header.sender, deque()).append(message)
+        queue = self._queues.get(message.header.sender)
+        if queue is None:
+            queue = self._queues[message.header.sender] = deque()
+        queue.append(message)
         self._count += 1
         self._bytes += message.size
 

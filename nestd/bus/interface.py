@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The interfaces that the XML describes: their members, and their own text to be handed out verbatim."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pyexpat import ExpatError, ParserCreate

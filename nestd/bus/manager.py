@@ -1,30 +1,29 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """org.nestd1.Manager at /org/nestd1: converts and delegates."""
 
-from __future__ import annotations
-
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nestd import __version__, errors
-from nestd.bus import boundary
+from nestd import errors, tasks
+from nestd.bus import boundary, telling
 from nestd.bus.exported import Call, Handler, no_request
 from nestd.bus.polkit import Authority
+from nestd.bus.scan import Scan
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Accounts
 from nestd.host.kmod import Kmod
 from nestd.host.root import Root
 from nestd.host.units import bus_label_escape
-from nestd.model import GuestSpec, Nesting, Status
+from nestd.model import GuestSpec, Holder, Nesting, Status, Waiting
 from nestd.nesting import obstacles
-from nestd.nesting.changer import Changer, Outcome
+from nestd.nesting.changer import Changer
+from nestd.nesting.keeper import Keeper
 from nestd.nesting.observer import Observer
-from nestd.wire.library import Variant
+from nestd.nesting.pending import Pending
 
 if TYPE_CHECKING:
     from nestd.guests.launch import Launcher
+    from nestd.nesting.diagnosis import Diagnosis
 
 PATH = "/org/nestd1"
 INTERFACE = "org.nestd1.Manager"
@@ -33,8 +32,7 @@ GUESTS = f"{PATH}/guest"
 SYSTEM_ACCOUNT = "nestd"
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchRequest:
+class LaunchRequest(NamedTuple):
     """Launch, validated; who QEMU runs as depends on the caller and comes later.
 
     `user` is empty where the option was not given.
@@ -47,7 +45,8 @@ class LaunchRequest:
 class Manager:
     """The manager object: reads from the observer, changes through the changer, launches guests.
 
-    `launcher` gives the one that launches, and is called for the first time when somebody does.
+    `launcher` gives the one that launches, and is called for the first time when somebody does;
+    so is `diagnosis`.
     """
 
     interface = INTERFACE
@@ -56,11 +55,14 @@ class Manager:
         self,
         observer: Observer,
         changer: Changer,
-        launcher: Callable[[], Launcher],
+        launcher: Callable[[], "Launcher"],
         registry: Registry,
         authority: Authority,
         root: Root,
         kmod: Kmod,
+        diagnosis: Callable[[], "Diagnosis"],
+        pending: Pending,
+        keeper: Keeper,
     ) -> None:
         self._observer = observer
         self._changer = changer
@@ -70,64 +72,72 @@ class Manager:
         self._accounts = Accounts()
         self._root = root
         self._kmod = kmod
+        self._holders = Scan(self._read_holders)
+        self._diagnosis = diagnosis
+        self._pending = pending
+        self._keeper = keeper
         self.methods: Mapping[str, Handler] = {
             "GetStatus": Handler(self._seen, self._get_status, pure=True),
-            "ListHolders": Handler(no_request, self._list_holders),
-            "Enable": Handler(boundary.change, lambda asked, _: self._change(Nesting.ON, asked)),
-            "Disable": Handler(boundary.change, lambda asked, _: self._change(Nesting.OFF, asked)),
+            "Diagnose": Handler(no_request, self._diagnose, reads=True),
+            "ListHolders": Handler(no_request, self._list_holders, reads=True),
+            "Enable": Handler(self._asked, lambda asked, call: self._change(Nesting.ON, asked, call)),
+            "Disable": Handler(self._asked, lambda asked, call: self._change(Nesting.OFF, asked, call)),
+            "CancelPending": Handler(lambda _: self._pending.waiting, self._cancel_pending),
             "Launch": Handler(_launch_request, self._launch),
-            "GetGuest": Handler(lambda call: call.arguments[0], self._get_guest),
+            "GetGuest": Handler(lambda call: call.arguments[0], self._get_guest, reads=True),
         }
 
     @property
-    def state(self) -> Status:
+    def state(self) -> tuple[Status, Waiting | None]:
         """What the properties are made of."""
-        return self._observer.status
+        return self._observer.status, self._pending.waiting
 
     def properties(self) -> Mapping[str, Any]:
         """Every property, from the last reading."""
-        return properties_of(self._observer.status)
+        return telling.properties_of(self._observer.status, self._pending.waiting)
 
-    def _seen(self, _: Call) -> tuple[Status, int]:
+    def _seen(self, _: Call) -> telling.Seen:
         """What GetStatus tells: the last reading, and the reference count, which changes without an event."""
         status = self._observer.status
-        return status, self._kmod.refcnt(status.driver) if status.driver else 0
+        users = self._kmod.refcnt(status.driver) if status.driver else 0
+        return telling.Seen(status, users, self._pending.waiting, self._keeper.drift)
 
-    def _get_status(self, seen: tuple[Status, int], _: Call) -> Sequence[Any]:
-        status, users = seen
-        return [
-            {
-                "version": Variant("s", __version__),
-                "extension": Variant("s", str(status.extension)),
-                "driver": Variant("s", status.driver),
-                "driver-state": Variant("s", str(status.driver_state)),
-                "nested": Variant("s", str(status.nested)),
-                "nested-at-boot": Variant("s", str(status.nested_at_boot)),
-                "policy": Variant("s", str(status.policy)),
-                "reboot-required": Variant("b", status.reboot_required),
-                "obstacle": Variant("s", str(status.obstacle)),
-                "obstacle-meaning": Variant("s", obstacles.meaning(status.obstacle, status.driver)),
-                "obstacle-remedy": Variant("s", obstacles.remedy(status.obstacle, status.driver)),
-                "virtualization": Variant("s", status.virtualization),
-                "parameters": Variant("a{ss}", dict(status.parameters)),
-                "kvm-api": Variant("i", status.kvm_api),
-                "guest-extension": Variant("b", status.guest_extension),
-                "users": Variant("u", users),
-                "boot-source": Variant("s", status.boot_source),
-                "overridden": Variant("as", list(status.overridden)),
-            }
-        ]
+    def _get_status(self, seen: telling.Seen, _: Call) -> Sequence[Any]:
+        return [telling.status_of(seen)]
 
-    def _list_holders(self, _: None, __: Call) -> Sequence[Any]:
+    async def _diagnose(self, _: None, __: Call) -> Sequence[Any]:
+        return [[tuple(map(str, check)) for check in await self._diagnosis().run()]]
+
+    async def _list_holders(self, _: None, __: Call) -> Sequence[Any]:
+        return [[(each.pid, each.comm, each.unit, each.machine) for each in await self._holders()]]
+
+    def _read_holders(self) -> tuple[Holder, ...]:
         from nestd.host.holders import holders  # noqa: PLC0415 -- start-up does not need it
 
-        return [[(each.pid, each.comm, each.unit, each.machine) for each in holders(self._root)]]
+        return holders(self._root)
 
-    async def _change(self, nested: Nesting, asked: boundary.Change) -> Sequence[Any]:
+    def _asked(self, call: Call) -> boundary.Change:
+        return boundary.change(call, self._pending.waiting)
+
+    async def _change(self, nested: Nesting, asked: boundary.Change, call: Call) -> Sequence[Any]:
         from nestd.nesting import plan  # noqa: PLC0415 -- start-up does not need it
 
-        outcome = await self._changer.change(plan.Wish(nested, asked.scope), asked.dry_run)
-        return [_told(outcome)]
+        wish = plan.Wish(nested, asked.scope)
+        if asked.dry_run:
+            if asked.when_idle:
+                return [telling.outcome_of(await self._pending.change(wish, True, 0))]
+            return [telling.outcome_of(await self._changer.change(wish, True))]
+        # What is displaced by it was looked at when it was authorized, which may have taken its time.
+        if self._pending.waiting not in (asked.waiting, None):
+            raise errors.Busy("Another change has begun to wait meanwhile. Look at it, then ask again.")
+        if not asked.when_idle:
+            return [telling.outcome_of(await self._changer.change(wish, False))]
+        uid = await self._authority.uid_of(call.sender)
+        return [telling.outcome_of(await self._pending.change(wish, False, uid))]
+
+    async def _cancel_pending(self, judged: Waiting | None, call: Call) -> Sequence[Any]:
+        self._pending.cancel(judged, await self._authority.uid_of(call.sender))
+        return []
 
     async def _launch(self, asked: LaunchRequest, call: Call) -> Sequence[Any]:
         user = await self._user_for(asked, call)
@@ -136,7 +146,7 @@ class Manager:
         status = self._observer.refresh().status
         if asked.spec.require_nesting and status.nested is not Nesting.ON:
             raise errors.NestingOff(_nesting_off(status))
-        record = await self._launcher().launch(replace(asked.spec, user=user), status.extension)
+        record = await self._launcher().launch(asked.spec._replace(user=user), status.extension)
         return [guest_path(record.name)]
 
     async def _user_for(self, asked: LaunchRequest, call: Call) -> str:
@@ -144,9 +154,7 @@ class Manager:
         uid = await self._authority.uid_of(call.sender)
         if uid == 0:
             return asked.user or SYSTEM_ACCOUNT
-        if asked.user:
-            raise errors.AccessDenied("Only root chooses the guest's user: leave the option user out.")
-        account = await asyncio.to_thread(self._accounts.by_uid, uid)
+        account = await tasks.to_thread(self._accounts.by_uid, uid)
         if account is None:
             raise errors.InvalidArgs(
                 f"There is no account with the user id {uid}, which asks: no guest can run as it."
@@ -162,22 +170,6 @@ def guest_path(name: str) -> str:
     return f"{GUESTS}/{bus_label_escape(name)}"
 
 
-def properties_of(status: Status) -> dict[str, Any]:
-    """The interface's properties, for a status."""
-    return {
-        "Version": __version__,
-        "Extension": str(status.extension),
-        "Driver": status.driver,
-        "DriverState": str(status.driver_state),
-        "Nested": str(status.nested),
-        "NestedAtBoot": str(status.nested_at_boot),
-        "Policy": str(status.policy),
-        "RebootRequired": status.reboot_required,
-        "Obstacle": str(status.obstacle),
-        "Virtualization": status.virtualization,
-    }
-
-
 def _launch_request(call: Call) -> LaunchRequest:
     from nestd.guests import request  # noqa: PLC0415 -- start-up does not need it
 
@@ -188,20 +180,9 @@ def _launch_request(call: Call) -> LaunchRequest:
     return LaunchRequest(request.guest_spec(name, user, options), user)
 
 
-def _told(outcome: Outcome) -> dict[str, Variant]:
-    status = outcome.status
-    return {
-        "changed": Variant("b", outcome.changed),
-        "nested": Variant("s", str(status.nested)),
-        "nested-at-boot": Variant("s", str(status.nested_at_boot)),
-        "reboot-required": Variant("b", status.reboot_required),
-        "steps": Variant("as", list(outcome.steps)),
-    }
-
-
 def _nesting_off(status: Status) -> str:
     if status.obstacle:
-        words = obstacles.sentence(status.obstacle, status.driver)
+        words = obstacles.sentence(status)
         return f"Guests cannot nest here: {words} Or launch with require-nesting false."
     return (
         f"Nesting is {status.nested}, so the guest would run without {status.extension}. Turn it on first "

@@ -5,8 +5,6 @@ The bus filters broadcast signals by the rules that were added; anybody can stil
 straight to us. So each one is held against the rules again, its sender above all.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,7 +34,7 @@ class Rule(NamedTuple):
     keys: Mapping[str, str]
 
     @classmethod
-    def parse(cls, text: str) -> Rule:
+    def parse(cls, text: str) -> "Rule":
         """ValueError: not of the form key='value',..., a key that is not known here, or no sender."""
         keys: dict[str, str] = {}
         position = 0

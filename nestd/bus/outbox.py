@@ -8,7 +8,6 @@ import os
 import socket
 from collections import deque
 from collections.abc import Sequence
-from itertools import islice, takewhile
 
 _BYTES = 1 << 20
 _BATCH = 64  # messages in one sendmsg
@@ -18,7 +17,7 @@ class Outbox:
     """Owns the descriptors put in: each is closed once it was sent, or when it never can be."""
 
     def __init__(self) -> None:
-        self._queue: deque[tuple[memoryview, tuple[int, ...]]] = deque()
+        self._queue: deque[tuple[bytes | memoryview, Sequence[int]]] = deque()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -31,20 +30,13 @@ class Outbox:
 
     def put(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Queue a message."""
-        self._queue.append((memoryview(data), tuple(fds)))
+        self._queue.append((data, fds))
         self._bytes += len(data)
 
     def send(self, sock: socket.socket) -> bool:
         """Send until all is sent or the socket is full; whether all is sent. Raises OSError."""
         while self._queue:
-            first_fds = self._queue[0][1]
-            batch = [self._queue[0][0]]
-            if not first_fds:
-                behind = islice(self._queue, 1, _BATCH)
-                batch += [data for data, _ in takewhile(lambda each: not each[1], behind)]
-            rights = (
-                [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", first_fds))] if first_fds else []
-            )
+            batch, rights = self._batch()
             try:
                 sent = sock.sendmsg(batch, rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
             except (BlockingIOError, InterruptedError):
@@ -59,6 +51,18 @@ class Outbox:
         self._queue.clear()
         self._bytes = 0
 
+    def _batch(self) -> tuple[list[bytes | memoryview], list[tuple[int, int, array.array[int]]]]:
+        """What goes out together: one message with its descriptors, or all up to the next that has some."""
+        batch: list[bytes | memoryview] = []
+        for data, fds in self._queue:
+            if fds:
+                rights = array.array("i", fds)
+                return (batch, []) if batch else ([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+            batch.append(data)
+            if len(batch) == _BATCH:
+                break
+        return batch, []
+
     def _sent(self, size: int) -> None:
         """Take `size` bytes off the front. Descriptors went with the first of them."""
         self._bytes -= size
@@ -66,7 +70,7 @@ class Outbox:
             data, fds = self._queue.popleft()
             _close(fds)
             if len(data) > size:
-                self._queue.appendleft((data[size:], ()))
+                self._queue.appendleft((memoryview(data)[size:], ()))
                 return
             size -= len(data)
 

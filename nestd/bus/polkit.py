@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.wire import message
 from nestd.wire.header import Flag
 from nestd.wire.library import Variant
@@ -81,11 +80,11 @@ class Authority:
         question = [subject, action, dict(details), _ALLOW_INTERACTION * interactive, cancellation]
         limit = self._seconds_interactive if interactive else self._seconds
         try:
-            async with asyncio.timeout(limit):
+            async with tasks.timeout(limit):
                 answer = await self._ask(question, limit + _GRACE)
-        except (TimeoutError, asyncio.CancelledError) as error:
+        except (TimeoutError, tasks.Cancelled) as error:
             self._withdraw(cancellation)
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, tasks.Cancelled):
                 raise
             raise errors.Timeout(
                 f"polkit did not decide about {action} within {limit:g} s. Try again, or do it as root."

@@ -5,8 +5,6 @@ Nothing has to be emptied when something changes: a reply is kept together with 
 and is sent again only while that is still so, which is looked at for each call anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -4,14 +4,14 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
 
-from nestd import errors, log
+from nestd import errors, log, tasks
 from nestd.bus.inbox import Inbox
 from nestd.bus.outbox import Outbox
+from nestd.loop import Handle, running
 from nestd.wire import message
 from nestd.wire.frame import BODY_LIMIT, Framer
 
@@ -19,6 +19,7 @@ _TURN_MESSAGES = 64
 _TURN_BYTES = 256 << 10
 _READ = 64 << 10
 _FDS = 253  # SCM_MAX_FD of the kernel: more never come with one message
+_RIGHTS = socket.CMSG_SPACE(_FDS * array.array("i").itemsize)
 _CLOSING = 5.0  # seconds that what is queued may take to leave
 
 
@@ -37,8 +38,9 @@ class Stream:
         on_lost: Callable[[], None],
         body_limit: int = BODY_LIMIT,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = running()
         self._socket = sock
+        self._fd = sock.fileno()
         self._on_message = on_message
         self._on_lost = on_lost
         self._framer = Framer(body_limit)
@@ -46,11 +48,10 @@ class Stream:
         self._inbox = Inbox()
         self._outbox = Outbox()
         self._complaints = log.Limiter()
-        self._turn: asyncio.Handle | None = None
+        self._turn: Handle | None = None
         self._reading = self._writing = self._closed = self._handling = False
         self._uncut = True  # there may be a whole message in the framer
-        self._drained = asyncio.Event()
-        self._drained.set()
+        self._drained = tasks.Event()  # asked for by `close` alone
 
     def start(self, rest: bytes = b"") -> None:
         """Begin to read; `rest` was read already."""
@@ -63,7 +64,6 @@ class Stream:
         if self._closed:
             self._outbox.clear()
             return
-        self._drained.clear()
         # What one turn has to say leaves together at its end.
         if not self._writing and not self._handling:
             self._flush()
@@ -73,8 +73,10 @@ class Stream:
         self._watch(reading=False)
         if not self._closed:
             try:
-                async with asyncio.timeout(_CLOSING):
-                    await self._drained.wait()
+                async with tasks.timeout(_CLOSING):
+                    while self._outbox:
+                        self._drained.clear()
+                        await self._drained.wait()
             except TimeoutError:
                 log.warning("the bus did not take the last replies in time")
         self._lose("")
@@ -83,9 +85,9 @@ class Stream:
         if reading != self._reading:
             self._reading = reading
             if reading:
-                self._loop.add_reader(self._socket, self._readable)
+                self._loop.add_reader(self._fd, self._readable)
             else:
-                self._loop.remove_reader(self._socket)
+                self._loop.remove_reader(self._fd)
         if not reading and self._turn is not None:
             self._turn.cancel()
             self._turn = None
@@ -104,15 +106,14 @@ class Stream:
 
     def _readable(self) -> None:
         try:
-            data, ancillary, _, _ = self._socket.recvmsg(
-                _READ, socket.CMSG_SPACE(_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-            )
+            data, ancillary, _, _ = self._socket.recvmsg(_READ, _RIGHTS, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self._lose(f"the connection to the bus is lost: {error}")
             return
-        _close_descriptors(ancillary)
+        if ancillary:
+            _close_descriptors(ancillary)
         if not data:
             self._lose("the bus closed the connection")
             return
@@ -123,7 +124,6 @@ class Stream:
 
     def _take_turn(self) -> None:
         self._turn = None
-        self._cut()
         self._handling = True
         try:
             self._handle()
@@ -131,9 +131,18 @@ class Stream:
             self._handling = False
         if self._outbox and not self._writing:
             self._flush()
-        self._schedule()
+        if self._inbox or self._uncut or not self._reading:
+            self._schedule()
 
     def _handle(self) -> None:
+        first = None if self._inbox else self._next()
+        if first is not None and not self._framer.buffered:
+            self._uncut = False  # one message alone, as most come, waits for nobody
+            self._deliver(first)
+            return
+        if first is not None:
+            self._inbox.put(first)
+        self._cut()
         count = size = 0
         while self._inbox and count < _TURN_MESSAGES and size < _TURN_BYTES:
             if self._closed or self._outbox.full:
@@ -151,19 +160,27 @@ class Stream:
                 log.exception(f"a message of {taken.header.sender} could not be handled")
 
     def _cut(self) -> None:
-        """Move what the framer has to the inbox. A bad message costs itself, a bad stream the connection."""
+        """Move what the framer has to the inbox."""
         self._uncut = True
         while not self._inbox.full:
+            cut = self._next()
+            if cut is None:
+                self._uncut = False
+                return
+            self._inbox.put(cut)
+
+    def _next(self) -> message.Message | None:
+        """The framer's next whole message. A bad message costs itself, a bad stream the connection."""
+        while True:
             try:
                 frame = self._framer.next()
             except errors.Malformed as error:
                 self._lose(f"the bus does not speak D-Bus any more: {error}")
-                return
+                return None
             if frame is None:
-                self._uncut = False
-                return
+                return None
             try:
-                self._inbox.put(self._parser.parse(frame))
+                return self._parser.parse(frame)
             except errors.Malformed as error:
                 if self._complaints.passes():
                     log.warning(f"a message was dropped: {error}")
@@ -179,10 +196,10 @@ class Stream:
         if self._writing is done:
             self._writing = not done
             if done:
-                self._loop.remove_writer(self._socket)
+                self._loop.remove_writer(self._fd)
             else:
-                self._loop.add_writer(self._socket, self._flush)
-        if not self._outbox.full and not self._reading:
+                self._loop.add_writer(self._fd, self._flush)
+        if not self._reading and not self._outbox.full:
             self._schedule()
 
     def _lose(self, reason: str) -> None:
@@ -191,7 +208,7 @@ class Stream:
         self._closed = True
         self._watch(reading=False)
         if self._writing:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._fd)
         self._inbox.clear()
         self._outbox.clear()
         self._drained.set()

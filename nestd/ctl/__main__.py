@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 
 from . import commands, guests
 from .agent import password_agent
@@ -15,10 +16,13 @@ from .client import Client
 from .failures import FAILED, CtlError, Refused
 from .screen import Screen
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[Namespace, Client, Screen], int | None]] = {
     "status": commands.status,
+    "diagnose": commands.diagnose,
+    "holders": commands.holders,
     "enable": commands.enable,
     "disable": commands.disable,
+    "cancel": commands.cancel,
     "launch": guests.launch,
     "list": guests.list_guests,
     "show": guests.show,
@@ -26,7 +30,7 @@ COMMANDS = {
     "kill": guests.kill,
     "console": guests.console,
 }
-_READING = ("status", "list", "show")
+_READING = ("status", "diagnose", "holders", "list", "show")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -47,7 +51,7 @@ def _run(argv: list[str]) -> int:
         asking = given.ask and given.bus == "system" and given.command not in _READING
         with Client(given.bus, os.environ, interactive=given.ask) as client, password_agent(asking) as prompt:
             screen.quiet = prompt  # a progress line would write over the password prompt
-            COMMANDS[given.command](given, client, screen)
+            return COMMANDS[given.command](given, client, screen) or 0
     except Refused as refused:
         screen.complain(refused.sentence, refused.short)
         return refused.exit_code
@@ -60,7 +64,6 @@ def _run(argv: list[str]) -> int:
         screen.complain(f"standard input or output: {error.strerror or error}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered shall not fail once more
         return FAILED
-    return 0
 
 
 def _parse(argv: list[str]) -> Namespace:

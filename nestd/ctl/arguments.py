@@ -24,7 +24,7 @@ exit codes:
 """
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_READING = ("status", "list", "show", "enable", "disable", "launch")
+_READING = ("status", "diagnose", "holders", "list", "show", "enable", "disable", "launch")
 
 
 def size(text: str) -> int:
@@ -126,8 +126,11 @@ def parser() -> _Parser:
         return made
 
     command("status", "tell whether guests get nesting, now and after the next boot (default)", reading)
+    command("diagnose", "look at all that nesting needs, and say what is wrong and what to do", reading)
+    command("holders", "tell who uses KVM, so that its driver cannot be reloaded", reading)
     for verb, what in (("enable", "turn nesting on"), ("disable", "turn nesting off, provably")):
         _change(command(verb, what, reading))
+    command("cancel", "forget the change that waits until nobody uses KVM")
     _launch(command("launch", "start a guest", name, reading))
     command("list", "list the guests", reading)
     command("show", "tell everything about a guest", name, reading)
@@ -169,6 +172,9 @@ def _change(part: argparse.ArgumentParser) -> None:
     )
     for name, what in (("runtime", "the running kernel only"), ("boot", "the configuration only")):
         scope.add_argument(f"--{name}", dest="scope", action="store_const", const=name, help=what)
+    part.add_argument(
+        "--when-idle", action="store_true", help="if KVM is in use, do it as soon as nobody uses it any more"
+    )
     part.add_argument("--dry-run", action="store_true", help="tell the steps and do nothing")
 
 

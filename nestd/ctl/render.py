@@ -36,8 +36,12 @@ def status(values: Values, style: Style = PLAIN) -> str:
     ]
     if values.get("reboot-required") is True:
         rows.append(("Reboot", style.warn("required: only a reboot can make now what the next boot gives")))
+    if values.get("pending-change"):
+        rows.append(("Waiting", style.warn(_waiting(values))))
+    rows.append(("Policy", _text(values, "policy")))
+    if cause := _text(values, "drift", ""):
+        rows.append(("Drift", style.bad(f"this is not what nestd was told: {cause}")))
     rows += [
-        ("Policy", _text(values, "policy")),
         ("CPU extension", _text(values, "extension") or "none"),
         ("Driver", _driver(values)),
         ("KVM", _kvm(values)),
@@ -51,11 +55,41 @@ def status(values: Values, style: Style = PLAIN) -> str:
     return _table(rows, style)
 
 
+def diagnosis(checks: Sequence[Values], style: Style = PLAIN) -> str:
+    """Diagnose: a line for each check, its remedy on the next, and the sum."""
+    marks = {"pass": style.good("ok  "), "warn": style.warn("warn"), "fail": style.bad("FAIL")}
+    out, count = [], dict.fromkeys(marks, 0)
+    for check in checks:
+        verdict = _text(check, "verdict")
+        count[verdict] = count.get(verdict, 0) + 1
+        identity = style.dim(f"[{_text(check, 'id')}]")
+        out.append(f"{marks.get(verdict, verdict)} {_text(check, 'message')} {identity}")
+        if remedy := _text(check, "remedy", ""):
+            out.append(f"     To do: {remedy}")
+    out.append(", ".join(f"{number} {verdict}" for verdict, number in count.items()))
+    return "\n".join(out) + "\n"
+
+
+def holders(rows: Sequence[Values], style: Style = PLAIN) -> str:
+    """ListHolders as a table."""
+    if not rows:
+        return "Nobody uses KVM.\n"
+    keys = ("pid", "command", "machine", "unit")
+    found = [tuple(_text(row, key) or "-" for key in keys) for row in rows]
+    return _columns([("PID", "COMMAND", "MACHINE", "UNIT"), *found], style)
+
+
 def change(values: Values, dry_run: bool, style: Style = PLAIN) -> str:
     """The result of Enable or Disable."""
     steps = [f"{number:3}. {visible(step)}" for number, step in enumerate(_several(values.get("steps")), 1)]
     now, boot = (_nesting(values.get(key), style) for key in ("nested", "nested-at-boot"))
-    if dry_run:
+    if values.get("pending") is True:
+        would = "would wait" if dry_run else "waits"
+        steps = [f"KVM is in use: the change {would} until nobody uses it, then takes these steps:", *steps]
+        verdict = f"Nesting is {now} now; at the next boot: {boot}."
+        if not dry_run:
+            verdict += " `nestctl holders` tells who uses KVM, `nestctl cancel` takes the change back."
+    elif dry_run:
         verdict = f"Nothing was done. Nesting is {now} now; at the next boot: {boot}."
         steps = (
             ["It would take these steps:", *steps] if steps else ["There is nothing to do: it is already so."]
@@ -86,12 +120,7 @@ def guests(rows: Sequence[Values], style: Style = PLAIN) -> str:
                 _text(row, "pid") if row.get("pid") else "-",
             )
         )
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
-    out = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-    return "\n".join([style.bold(out[0]), *out[1:]]) + "\n"
+    return _columns(table, style)
 
 
 def guest(values: Values, started: str, style: Style = PLAIN) -> str:
@@ -135,6 +164,16 @@ def memory(value: object) -> str:
     return str(value)
 
 
+def _columns(table: Sequence[tuple[str, ...]], style: Style) -> str:
+    """Columns as wide as they have to be, under the head that is the first row."""
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    out = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    return "\n".join([style.bold(out[0]), *out[1:]]) + "\n"
+
+
 def _table(rows: Iterable[tuple[str, str]], style: Style) -> str:
     return "".join(
         f"{style.bold(f'{label:>{_LABEL}}:')} {value}\n" if label else f"{'':{_LABEL + 1}} {value}\n"
@@ -158,6 +197,15 @@ def _text(values: Values, key: str, default: str = "unknown") -> str:
 def _nesting(value: object, style: Style) -> str:
     paint = {"on": style.good, "off": style.warn, "unsupported": style.bad}.get(str(value), style.plain)
     return paint(visible("unknown" if value is None else value))
+
+
+def _waiting(values: Values) -> str:
+    reach = {"runtime": "the running kernel", "boot": "the next boot", "both": "now and at the next boot"}
+    scope = _text(values, "pending-scope")
+    return (
+        f"nesting will be {_text(values, 'pending-change')} ({reach.get(scope, scope)}) as soon as nobody "
+        f"uses KVM; user {_text(values, 'pending-user')} has asked for it"
+    )
 
 
 def _running(values: Values) -> str:

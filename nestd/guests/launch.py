@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import signal
 import socket
 from typing import Protocol
 
-from nestd import log
+from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
 from nestd.guests import emulator, places, records, sandbox, vcpu, words
 from nestd.guests.registry import Registry
@@ -59,7 +58,7 @@ class Launcher:
         self._units = units
         self._registry = registry
         self._path = path
-        self._undoing: set[asyncio.Task[None]] = set()
+        self._undoing: set[tasks.Task[None]] = set()
 
     async def launch(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
         """Start the guest, ask its vCPU what it got, let it run. `extension` is the CPU's.
@@ -67,7 +66,7 @@ class Launcher:
         Raises InvalidArgs (the account), GuestExists, NestingNotGranted, LaunchFailed; then, and when
         cancelled, nothing of it is left.
         """
-        account, kvm_group = await asyncio.to_thread(self._account, spec.user)
+        account, kvm_group = await tasks.to_thread(self._account, spec.user)
         program = emulator.find(self._root, self._path)
         if not self._root.exists("/dev/kvm"):
             raise LaunchFailed(
@@ -138,32 +137,32 @@ class Launcher:
         except (NotTheGuest, QmpRefused, Malformed) as error:
             raise LaunchFailed(f"QEMU of {spec.name} cannot be talked to: {error}.") from error
         except OSError as error:
-            await asyncio.wait([watch.ended], timeout=_END_LIMIT)
+            await tasks.wait([watch.ended], _END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(f"QEMU did not start {spec.name}: {why}") from error
 
     async def _connection(self, watch: UnitWatch, name: str, uid: int) -> socket.socket:
         path = self._root.path(places.qmp(name))
-        async with asyncio.timeout(_LISTEN_LIMIT):
+        async with tasks.timeout(_LISTEN_LIMIT):
             while not watch.ended.done():
                 try:
                     return connect(path, uid)
                 except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-                    await asyncio.sleep(_LISTEN_PAUSE)
+                    await tasks.sleep(_LISTEN_PAUSE)
         raise ConnectionResetError(errno.ECONNRESET, "QEMU ended before it listened")
 
     async def _undo(self, watch: UnitWatch) -> None:
         """Leave nothing of a unit; goes on to its end even if whoever waits for it is cancelled (again)."""
-        task = asyncio.create_task(self._remove(watch))
+        task = tasks.create_task(self._remove(watch))
         self._undoing.add(task)
         task.add_done_callback(self._undoing.discard)
-        await asyncio.shield(task)
+        await task
 
     async def _remove(self, watch: UnitWatch) -> None:
         try:
             watch.settle(await self._units.properties(watch.unit))
             await self._units.stop(watch.unit)
-            await asyncio.wait([watch.ended], timeout=_END_LIMIT)
+            await tasks.wait([watch.ended], _END_LIMIT)
             if not watch.ended.done():
                 await self._units.kill(watch.unit, signal.SIGKILL)
             await self._units.reset_failed(watch.unit)

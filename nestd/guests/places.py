@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 UNIT_PREFIX = "nestd-guest-"
 UNIT_SUFFIX = ".service"
 UNIT_PATTERN = f"{UNIT_PREFIX}*{UNIT_SUFFIX}"

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nestd.errors import Malformed
 from nestd.guests import places
@@ -42,7 +41,7 @@ def save(root: Root, record: GuestRecord) -> None:
     import json  # noqa: PLC0415 -- only where there are guests
 
     files.make_folder(root, places.REGISTRY, 0o700)
-    files.replace(root, places.record(record.name), json.dumps(dataclasses.asdict(record)), 0o600)
+    files.replace(root, places.record(record.name), json.dumps(record._asdict()), 0o600)
 
 
 def load(root: Root, name: str) -> GuestRecord | None:
@@ -69,20 +68,18 @@ def parse(text: str) -> GuestRecord:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed("a guest's record that is no JSON") from error
-    fields = {field.name: field for field in dataclasses.fields(GuestRecord)}
-    if not isinstance(value, dict) or set(value) != set(fields):
+    kinds = get_type_hints(GuestRecord)
+    if not isinstance(value, dict) or set(value) != set(kinds):
         raise Malformed("a guest's record with other fields than this version's")
-    return GuestRecord(**{name: _field(name, fields[name].type, item) for name, item in value.items()})
+    return GuestRecord(**{name: _field(name, kinds[name], item) for name, item in value.items()})
 
 
 def _field(name: str, kind: Any, value: Any) -> Any:
-    match kind, value:
-        case ("str", str()) | ("bool", bool()):
+    match value:
+        case str() | int() if type(value) is kind:  # not isinstance: a bool is no number here
             return value
-        case "int", int() if not isinstance(value, bool):
-            return value
-        case "GuestState", str() if value in set(GuestState):
+        case str() if kind is GuestState and value in set(GuestState):
             return GuestState(value)
-        case "tuple[str, ...]", list() if all(isinstance(item, str) for item in value):
+        case list() if kind == tuple[str, ...] and all(isinstance(item, str) for item in value):
             return tuple(value)
     raise Malformed(f"a guest's record whose {name} is {value!r}")

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import signal
 import stat
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
-from nestd import log
+from nestd import log, tasks
 from nestd.errors import Busy, CallFailed, Failed, GuestExists, GuestNotFound, Malformed, Timeout
 from nestd.guests import places, records
-from nestd.guests.request import NAME_PATTERN
 from nestd.host.root import Root
 from nestd.host.units import Units, UnitWatch
 from nestd.model import GuestRecord, GuestState
@@ -30,7 +27,7 @@ class _Guest:
     def __init__(self, record: GuestRecord, watch: UnitWatch) -> None:
         self.record = record
         self.watch = watch
-        self.gone = asyncio.Event()
+        self.gone = tasks.Event()
 
 
 class Registry:
@@ -51,7 +48,7 @@ class Registry:
         self._on_exited = on_exited
         self._guests: dict[str, _Guest] = {}
         self._reserved: set[str] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[tasks.Task[None]] = set()
 
     @property
     def records(self) -> tuple[GuestRecord, ...]:
@@ -88,7 +85,7 @@ class Registry:
                 self._drop(name)
         for unit, state in units.items():
             name = places.name_of(unit)
-            if name in self._guests or not re.fullmatch(NAME_PATTERN, name):
+            if name in self._guests or not re.fullmatch(places.NAME_PATTERN, name):
                 continue
             if state == "failed":
                 self._drop(name)
@@ -154,7 +151,7 @@ class Registry:
         for guest in self._guests.values():
             await guest.watch.close()
         self._guests.clear()
-        await asyncio.gather(*self._tasks)
+        await tasks.wait(self._tasks)
 
     def _guest(self, name: str) -> _Guest:
         if name not in self._guests:
@@ -223,10 +220,10 @@ class Registry:
 
     def _set_state(self, guest: _Guest, state: GuestState) -> None:
         if guest.record.state is not state:
-            guest.record = replace(guest.record, state=state)
+            guest.record = guest.record._replace(state=state)
             self._on_changed(guest.record)
 
-    def _ended(self, name: str, ended: asyncio.Future[Mapping[str, Any]]) -> None:
+    def _ended(self, name: str, ended: tasks.Future[Mapping[str, Any]]) -> None:
         guest = self._guests.pop(name, None)
         if guest is None or ended.cancelled():
             return
@@ -234,7 +231,7 @@ class Registry:
         result = str(known.get("Result", "success"))
         state = GuestState.EXITED if result == "success" else GuestState.FAILED
         status = int(known.get("ExecMainStatus", 0))
-        guest.record = replace(guest.record, state=state, pid=0, exit_status=status)
+        guest.record = guest.record._replace(state=state, pid=0, exit_status=status)
         self._keep(self._forget(guest))
         self._on_exited(guest.record, result)
 
@@ -250,14 +247,14 @@ class Registry:
             guest.gone.set()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = tasks.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-async def _within(event: asyncio.Event, limit: float) -> bool:
+async def _within(event: tasks.Event, limit: float) -> bool:
     try:
-        async with asyncio.timeout(limit):
+        async with tasks.timeout(limit):
             await event.wait()
     except TimeoutError:
         return False

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nestd.errors import InvalidArgs
+from nestd.guests.places import NAME_PATTERN
 from nestd.model import Disk, GuestSpec
 
 # The options of Launch, and of each of its disks, with their D-Bus signatures.
@@ -25,7 +26,6 @@ OPTIONS: Mapping[str, str] = {
 }
 DISK_OPTIONS: Mapping[str, str] = {"path": "s", "format": "s", "readonly": "b", "snapshot": "b"}
 
-NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
 _FORMATS = ("raw", "qcow2")
 _MIN_MEMORY = 16 << 20
 # What x86-64 can address with the 46 bits that every such CPU has.

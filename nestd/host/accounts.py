@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Users and groups of the machine (getpwnam(3), getgrnam(3): whatever nsswitch.conf knows)."""
 
-from __future__ import annotations
-
 import grp
 import pwd
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """A user: `gid` is the primary group's."""
 
     name: str

@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The machine as one value: everything above this floor reaches it through here."""
 
-from __future__ import annotations
-
 import os
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from nestd.host.commands import Commands
 from nestd.host.kmod import Kmod
@@ -21,8 +18,7 @@ class AsksKvm(Protocol):
         """Open /dev/kvm for a moment and ask; never raises."""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(NamedTuple):
     """The readers and tools of one machine. `release` is what `uname -r` says."""
 
     root: Root
@@ -32,7 +28,7 @@ class Host:
     release: str
 
     @classmethod
-    def running(cls) -> Host:
+    def running(cls) -> "Host":
         """The machine that this process runs on."""
         root = Root()
         commands = Commands()

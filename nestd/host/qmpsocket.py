@@ -9,7 +9,6 @@ and without side effects (O_PATH), judged by what was opened, connected to throu
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
+from nestd import sockets, tasks
 from nestd.errors import Malformed, NestdError
 from nestd.text import qmp
 
@@ -79,9 +79,8 @@ class QmpSocket:
         TimeoutError after the limit (seconds), QmpRefused, Malformed, OSError (the peer is gone).
         """
         self._number += 1
-        async with asyncio.timeout(self._limit):
-            loop = asyncio.get_running_loop()
-            await loop.sock_sendall(self._connection, qmp.encode(command, self._number, arguments))
+        async with tasks.timeout(self._limit):
+            await sockets.send(self._connection, qmp.encode(command, self._number, arguments))
             for _ in range(_LINES_PER_EXCHANGE):
                 message = qmp.decode(await self._line())
                 if isinstance(message, qmp.Refusal) and message.id in {self._number, None}:
@@ -92,7 +91,7 @@ class QmpSocket:
 
     async def __aenter__(self) -> QmpSocket:
         try:
-            async with asyncio.timeout(self._limit):
+            async with tasks.timeout(self._limit):
                 if not isinstance(qmp.decode(await self._line()), qmp.Greeting):
                     raise Malformed("QMP: no greeting")
             await self.execute("qmp_capabilities")
@@ -107,13 +106,12 @@ class QmpSocket:
         self._connection.close()
 
     async def _line(self) -> bytes:
-        loop = asyncio.get_running_loop()
         seen = 0
         while (end := self._buffer.find(b"\n", seen)) < 0:
             seen = len(self._buffer)
             if seen > _LINE_LIMIT:
                 raise Malformed("QMP: a line without an end")
-            piece = await loop.sock_recv(self._connection, 1 << 16)
+            piece = await sockets.receive(self._connection, 1 << 16)
             if not piece:
                 raise ConnectionResetError(errno.ECONNRESET, "QEMU closed its monitor")
             self._buffer += piece

@@ -6,7 +6,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+_T = TypeVar("_T")
 # No file that nestd reads comes near it (/proc/cpuinfo of 2,000 CPUs has 4 MiB).
 _LIMIT = 16 << 20
 _MISSING = (FileNotFoundError, NotADirectoryError)
@@ -24,6 +27,7 @@ class Root:
 
     def __init__(self, top: str = "/") -> None:
         self._top = top.rstrip("/")
+        self._remembered: dict[str, tuple[object, Any]] = {}
 
     def path(self, absolute: str) -> str:
         """Where `absolute` (as the machine calls it: "/proc/cpuinfo") is below this root."""
@@ -91,3 +95,11 @@ class Root:
         except _MISSING:
             return False
         return True
+
+    def remembered(self, what: str, signature: object, make: Callable[[], _T]) -> _T:
+        """What `make` gives, made anew only if `signature` is not the one of the last time."""
+        known = self._remembered.get(what)
+        if known is None or known[0] != signature:
+            known = self._remembered[what] = (signature, make())
+        found: _T = known[1]
+        return found

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import string
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from nestd import tasks
 from nestd.errors import CallFailed, NestdError
 from nestd.wire.library import Variant
 
@@ -17,7 +16,7 @@ _MANAGER = _SYSTEMD + ".Manager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT = _SYSTEMD + ".Unit"
 SERVICE = _SYSTEMD + ".Service"
-_PLAIN = frozenset((string.ascii_letters + string.digits).encode())
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _OVER = frozenset({"inactive", "failed"})
 
 
@@ -93,7 +92,7 @@ class UnitWatch:
     def __init__(self, unit: str) -> None:
         self.unit = unit
         self.known: dict[str, Any] = {}
-        self.ended: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self.ended: tasks.Future[Mapping[str, Any]] = tasks.Future()
         self._settled = False
         self._unsubscribe: Callable[[], Awaitable[None]] | None = None
 
@@ -139,7 +138,7 @@ class Units:
         """Start a transient unit and wait, `limit` seconds, for its job. UnitExists, JobFailed."""
         await self._announce()
         results: dict[str, str] = {}
-        news = asyncio.Event()
+        news = tasks.Event()
 
         def removed(signal: Signal) -> None:
             _, job, _, result = signal.body
@@ -150,7 +149,7 @@ class Units:
         rule = f"type='signal',sender='{_SYSTEMD}',path='{_MANAGER_PATH}',interface='{_MANAGER}'"
         unsubscribe = await self._bus.subscribe(f"{rule},member='JobRemoved'", removed)
         try:
-            async with asyncio.timeout(limit):
+            async with tasks.timeout(limit):
                 pairs = [[name, value] for name, value in properties]
                 body = [unit, "fail", pairs, []]
                 [job] = await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import struct
 from collections.abc import Callable, Sequence
 
+from nestd.host.inotify import Inotify
 from nestd.host.root import Root
+from nestd.loop import Handle, running
 
 _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100, 0x200
 _DELETE_SELF, _MOVE_SELF, _ONLYDIR = 0x400, 0x800, 0x1000000
@@ -17,30 +18,6 @@ _MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SEL
 _EVENT = struct.Struct("=iIII")  # wd, mask, cookie, length of the name that follows
 # Seconds in which further events belong to the same change: a package or an editor writes more than once.
 _TOGETHER = 0.05
-
-
-class _Inotify:
-    """The three system calls, which Python's library does not have."""
-
-    def __init__(self) -> None:
-        # It costs 5 ms and 1 MB, so it waits until something is watched.
-        import ctypes  # noqa: PLC0415
-
-        self._errno = ctypes.get_errno
-        self._libc = ctypes.CDLL(None, use_errno=True)
-        self.descriptor = self._check(self._libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-
-    def _check(self, result: int) -> int:
-        if result < 0:
-            raise OSError(self._errno(), os.strerror(self._errno()))
-        return result
-
-    def add(self, path: str) -> int:
-        return self._check(self._libc.inotify_add_watch(self.descriptor, os.fsencode(path), _MASK))
-
-    def remove(self, watch: int) -> None:
-        # EINVAL: the kernel had dropped it already.
-        self._libc.inotify_rm_watch(self.descriptor, watch)
 
 
 class FolderWatch:
@@ -55,19 +32,19 @@ class FolderWatch:
         self._folders = frozenset(map(root.path, folders))
         self._top = root.path("/")
         self._on_change = on_change
-        self._inotify: _Inotify | None = None
+        self._inotify: Inotify | None = None
         self._watched: dict[int, set[str]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Handle | None = None
 
     def start(self) -> None:
         """Watch, on the running loop. Raises OSError: ENOSPC (fs.inotify.max_user_watches), EACCES ..."""
-        self._inotify = _Inotify()
+        self._inotify = Inotify()
         try:
             self._watch(self._inotify)
         except OSError:
             self.close()
             raise
-        asyncio.get_running_loop().add_reader(self._inotify.descriptor, self._read, self._inotify)
+        running().add_reader(self._inotify.descriptor, self._read, self._inotify)
 
     def close(self) -> None:
         """Watch no more; a change that was not yet told is not told."""
@@ -75,17 +52,17 @@ class FolderWatch:
             self._timer.cancel()
             self._timer = None
         if self._inotify is not None:
-            asyncio.get_running_loop().remove_reader(self._inotify.descriptor)
-            os.close(self._inotify.descriptor)
+            running().remove_reader(self._inotify.descriptor)
+            self._inotify.close()
             self._inotify = None
             self._watched = {}
 
-    def _nearest(self, inotify: _Inotify, folder: str) -> tuple[int, str]:
+    def _nearest(self, inotify: Inotify, folder: str) -> tuple[int, str]:
         """Watch `folder` or the nearest parent that is there."""
         path = folder
         while True:
             try:
-                watch = inotify.add(path)
+                watch = inotify.add(path, _MASK)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._top:
                     raise
@@ -97,7 +74,7 @@ class FolderWatch:
                 return watch, path
             path = below
 
-    def _watch(self, inotify: _Inotify) -> bool:
+    def _watch(self, inotify: Inotify) -> bool:
         """Watch what is there now; whether a folder has come, gone, or become another."""
         before = self._watched
         now: dict[int, set[str]] = {}
@@ -113,7 +90,7 @@ class FolderWatch:
     def _live(self, watched: dict[int, set[str]]) -> set[tuple[int, str]]:
         return {(watch, path) for watch, paths in watched.items() for path in paths & self._folders}
 
-    def _read(self, inotify: _Inotify) -> None:
+    def _read(self, inotify: Inotify) -> None:
         data = os.read(inotify.descriptor, 1 << 16)
         changed = False
         offset = 0
@@ -127,7 +104,7 @@ class FolderWatch:
 
     def _tell_soon(self) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TOGETHER, self._tell)
+            self._timer = running().call_later(_TOGETHER, self._tell)
 
     def _tell(self) -> None:
         self._timer = None

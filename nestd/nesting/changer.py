@@ -1,90 +1,151 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """One change at a time, and each to its end, whatever becomes of the one who asked."""
 
-from __future__ import annotations
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from nestd import errors, log
+from nestd import errors, log, tasks
 from nestd.host.machine import Host
-from nestd.model import Status
+from nestd.model import Check, Status
 from nestd.nesting.observer import Observer
+from nestd.nesting.store import CHANGE
 
 if TYPE_CHECKING:
     from nestd.nesting import plan
+    from nestd.nesting.ledger import Ledger
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a change came to: the steps that were done (or would be), and the status after them."""
+class Outcome(NamedTuple):
+    """What a change came to: the steps that were done (or would be), and the status after them.
+
+    `pending`: they wait until nobody uses the driver.
+    """
 
     changed: bool
     steps: tuple[str, ...]
     status: Status
+    pending: bool = False
 
 
 class Changer:
-    """Carries out wishes, one at a time."""
+    """Carries out wishes, one at a time. Each of `on_end` is told each wish that is fulfilled, at its end."""
 
     def __init__(self, host: Host, observer: Observer) -> None:
         self._host = host
         self._observer = observer
-        self._running: asyncio.Task[Outcome] | None = None
-        self._wish: plan.Wish | None = None
+        self._ledger: Ledger | None = None
+        self._running: tasks.Task[Any] | None = None
+        self.on_end: list[Callable[[plan.Wish], None]] = []
+        # What runs, in words; "" if nothing does.
+        self.busy = ""
 
-    async def change(self, wish: plan.Wish, dry_run: bool) -> Outcome:
+    @property
+    def interrupted(self) -> bool:
+        """Whether an earlier daemon may have left a change half done: then `heal`."""
+        try:
+            return self._host.root.exists(CHANGE)
+        except OSError:
+            return True  # heal says what is wrong
+
+    async def heal(self) -> None:
+        """Finish or undo a change that an earlier daemon was interrupted in; it is logged what came of it."""
+        from nestd.nesting.heal import heal  # noqa: PLC0415 -- rarely needed
+
+        async def work() -> tuple[None, "plan.Wish | None"]:
+            with self._observer.held():
+                ledger = self._journal()
+                ledger.load()
+                return None, await heal(self._host, ledger, self._observer.refresh)
+
+        try:
+            await self._alone("settling a change that was interrupted", work())
+        except OSError as failure:
+            log.error(f"Whether a change was interrupted cannot be told, or not be settled: {failure}")
+
+    async def change(self, wish: "plan.Wish", dry_run: bool) -> Outcome:
         """Make it so. The refusals of plan.make, the failures of change.carry_out, and Busy.
 
         If the caller is cancelled, the change goes on to its end all the same.
         """
-        if self._running is not None and not dry_run:
-            raise errors.Busy(
-                f"Another change is under way (nesting {self._wish.nested if self._wish else ''}). "
-                "Wait for its end, then try again."
-            )
+        if self.busy and not dry_run:
+            raise errors.Busy(f"Another change is under way ({self.busy}). Wait for its end, then try again.")
         todo = self._plan(wish)
         steps = tuple(str(step) for step in todo.steps)
-        if dry_run or not steps:
+        if dry_run:
             return Outcome(False, steps, self._observer.status)
-        self._wish = wish
-        self._running = asyncio.get_running_loop().create_task(self._run(todo, steps))
-        # Its caller may be gone by the time it fails; the failure is in the journal either way.
-        self._running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-        return await asyncio.shield(self._running)
+        if not steps:
+            if self._ledger is not None:
+                self._ledger.settle()
+            self._tell(wish)
+            return Outcome(False, steps, self._observer.status)
+        return await self._alone(f"turning nesting {wish.nested}, {wish.scope}", self._run(todo, steps))
 
     async def settle(self) -> None:
         """Wait until no change is under way. Its failure is its caller's, not ours."""
         if self._running is not None:
-            await asyncio.wait({self._running})
+            await tasks.wait({self._running})
 
-    def _plan(self, wish: plan.Wish) -> plan.Plan:
+    def checks(self) -> tuple[Check, ...]:
+        """For Diagnose: the check `change`."""
+        from nestd.nesting.heal import check  # noqa: PLC0415 -- only Diagnose needs it
+
+        return (check(self._host, self._journal(), self.busy),)
+
+    def _plan(self, wish: "plan.Wish") -> "plan.Plan":
         from nestd.host.holders import holders  # noqa: PLC0415 -- start-up needs none of these
         from nestd.nesting import plan  # noqa: PLC0415
 
         # While a change runs (a dry-run may come then), the last reading has to do.
-        reading = self._observer.refresh() if self._running is None else self._observer.reading
+        reading = self._observer.reading if self.busy else self._observer.refresh()
         held_by = holders(self._host.root) if reading.status.users else ()
         return plan.make(reading, wish, held_by)
 
-    async def _run(self, todo: plan.Plan, steps: tuple[str, ...]) -> Outcome:
+    async def _alone(self, what: str, work: Coroutine[Any, Any, tuple[T, "plan.Wish | None"]]) -> T:
+        """Run it as a task of its own, `busy` saying so until its end; then tell the wish it fulfilled."""
+
+        async def run() -> T:
+            try:
+                result, wish = await work
+            finally:
+                self.busy = ""
+                self._running = None
+            if wish is not None:
+                self._tell(wish)
+            return result
+
+        self.busy = what
+        self._running = task = tasks.create_task(run())
+        # Its caller may be gone by the time it fails; the failure is in the journal either way.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return await task
+
+    async def _run(self, todo: "plan.Plan", steps: tuple[str, ...]) -> tuple[Outcome, "plan.Wish"]:
         from nestd.nesting import change  # noqa: PLC0415 -- start-up does not need it
 
         try:
             with self._observer.held():
-                await change.carry_out(self._host, todo, self._observer.refresh)
+                await change.carry_out(self._host, self._journal(), todo, self._observer.refresh)
         except errors.BusError as failure:
             failed = isinstance(failure, errors.RollbackFailed)
             log.error(str(failure), message_id=log.ROLLBACK_FAILED if failed else log.CHANGE_FAILED)
             raise
-        finally:
-            self._running = None
-            self._wish = None
         status = self._observer.status
         done = "; ".join(steps)
         log.info(
             f"Nesting is {status.nested}, at the next boot {status.nested_at_boot}: {done}.",
             message_id=log.CHANGED,
         )
-        return Outcome(True, steps, status)
+        return Outcome(True, steps, status), todo.wish
+
+    def _tell(self, wish: "plan.Wish") -> None:
+        for told in self.on_end:
+            told(wish)
+
+    def _journal(self) -> "Ledger":
+        if self._ledger is None:
+            from nestd.nesting.ledger import Ledger  # noqa: PLC0415 -- start-up does not need it
+
+            self._ledger = Ledger(self._host.root, self._host.release)
+        return self._ledger

@@ -2,24 +2,28 @@
 """The table of KVM drivers, and the choice of the one in charge.
 
 Sources: arch/x86/kvm/vmx/vmx.c and arch/x86/kvm/svm/svm.c (`nested`), arch/s390/kvm/kvm-s390.c,
-arch/powerpc/kvm/book3s_hv.c; kvm_intel's default is on since Linux 4.20 (1e58e5e59148).
+arch/powerpc/kvm/book3s_hv.c, arch/arm64/kvm/arm.c (`kvm-arm.mode`); kvm_intel's default is on since
+Linux 4.20 (1e58e5e59148).
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Callable, Set
+from typing import NamedTuple
 
+from nestd.host.machine import Host
 from nestd.model import Driver, DriverState, Extension, Nesting
+from nestd.text import cpuinfo
 
+LIVE = frozenset({DriverState.LOADED, DriverState.BUILTIN})
 _INTEL_DEFAULT_ON = (4, 20)
+_ARM = "kvm_arm"
 # Names below /sys/module that begin like a driver's and are none: what all drivers stand on.
 _NOT_DRIVERS = frozenset({"kvm"})
 
 
 def table(release: str) -> tuple[Driver, ...]:
     """Every driver with a nested switch, for the kernel whose `uname -r` is `release`."""
-    intel = Nesting.ON if _version(release) >= _INTEL_DEFAULT_ON else Nesting.OFF
+    intel = Nesting.ON if version(release) >= _INTEL_DEFAULT_ON else Nesting.OFF
     # kvm_amd's switch is an int up to 6.1 at least, which takes 0 and 1 but not Y and N; the
     # bool of the others takes 0 and 1 as well: so these two are what is written everywhere.
     return (
@@ -27,10 +31,49 @@ def table(release: str) -> tuple[Driver, ...]:
         Driver("kvm_amd", Extension.SVM, "nested", "1", "0", Nesting.ON),
         Driver("kvm", Extension.SIE, "nested", "1", "0", Nesting.OFF),
         Driver("kvm_hv", Extension.HV, "nested", "1", "0", Nesting.ON),
+        # Part of the kernel, and set on its command line alone: kvm-arm.mode=nested.
+        Driver(_ARM, Extension.EL2, "mode", "nested", "", Nesting.OFF),
     )
 
 
-def _version(release: str) -> tuple[int, int]:
+class InCharge(NamedTuple):
+    """What CPU and kernel say before anything is asked: what the CPU shows, whose driver it is, where that
+    is.
+
+    `flags` are the CPU's own, `cpuinfo` the whole text of /proc/cpuinfo.
+    """
+
+    extensions: frozenset[Extension]
+    driver: Driver | None
+    state: DriverState
+    flags: frozenset[str]
+    cpuinfo: str
+
+    @property
+    def live(self) -> bool:
+        """Whether the driver runs."""
+        return self.state in LIVE
+
+
+def in_charge(host: Host) -> InCharge:
+    """Who is in charge on this machine. OSError where /proc or /sys fails."""
+    text = host.root.read("/proc/cpuinfo") or ""
+    present = frozenset(host.root.names("/sys/module"))
+    if cpuinfo.is_arm64(text):
+        # KVM is never a module there, and whether the CPU has EL2 only KVM tells.
+        driver = next(driver for driver in table(host.release) if driver.name == _ARM)
+        state = DriverState.BUILTIN if "kvm" in present else DriverState.MISSING
+        return InCharge(frozenset(), driver, state, cpuinfo.flags(text), text)
+    extensions = cpuinfo.extensions(text)
+    if cpuinfo.is_pseries(text) and host.kmod.state("kvm_hv") in LIVE:
+        extensions |= {Extension.HV}
+    chosen = choose(extensions, host.release, present, host.kmod.state)
+    state = host.kmod.state(chosen.name) if chosen else DriverState.NONE
+    return InCharge(extensions, chosen, state, cpuinfo.flags(text), text)
+
+
+def version(release: str) -> tuple[int, int]:
+    """The kernel's version from what `uname -r` says; (0, 0) where it says none."""
     match = re.match(r"(\d+)\.(\d+)", release)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -58,6 +101,13 @@ def choose(
     if foreign:
         return Driver(foreign[0], Extension.NONE, "", "", "", Nesting.UNSUPPORTED)
     return by_flag
+
+
+def switch_of(driver: Driver, value: str) -> Nesting | None:
+    """What `value` means to the switch of `driver`; None: it would not take it."""
+    if driver.extension is Extension.EL2:
+        return Nesting.ON if value == driver.on else Nesting.OFF
+    return read_switch(value)
 
 
 def read_switch(value: str) -> Nesting | None:

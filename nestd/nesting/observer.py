@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from nestd import log
 from nestd.host.machine import Host
 from nestd.model import Status
+from nestd.nesting.circumstances import Circumstances
 from nestd.nesting.status import Reading, read
 
 
 class Observer:
     """Holds the last reading. `on_change` gets the status before and after, when they differ."""
 
-    def __init__(self, host: Host, virtualization: str, on_change: Callable[[Status, Status], None]) -> None:
+    def __init__(
+        self, host: Host, circumstances: Circumstances, on_change: Callable[[Status, Status], None]
+    ) -> None:
         self._host = host
-        self._virtualization = virtualization
+        self._circumstances = circumstances
         self._on_change = on_change
         self._holding = False
-        self._reading = read(host, virtualization)
+        self._reading = read(host, circumstances)
 
     @property
     def reading(self) -> Reading:
@@ -39,10 +42,15 @@ class Observer:
     def refresh(self) -> Reading:
         """Read again, tell the listener of a difference, return the reading. OSError if /proc fails."""
         before = self._reading.status
-        self._reading = read(self._host, self._virtualization)
+        self._reading = read(self._host, self._circumstances)
         if self._reading.status != before:
             self._on_change(before, self._reading.status)
         return self._reading
+
+    def learn(self, circumstances: Circumstances) -> None:
+        """The circumstances were looked up again: read with them, unless a change is under way."""
+        self._circumstances = circumstances
+        self.stale()
 
     def stale(self) -> None:
         """Something happened: refresh, unless a change is under way, whose end refreshes anyway.

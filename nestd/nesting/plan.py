@@ -7,8 +7,8 @@ gets the new value too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from nestd import errors
 from nestd.model import Driver, DriverState, Holder, Nesting, Obstacle, Scope
@@ -16,16 +16,14 @@ from nestd.nesting import boot, dropin, obstacles
 from nestd.nesting.status import Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(NamedTuple):
     """What Enable (ON) or Disable (OFF) was asked for."""
 
     nested: Nesting
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class WriteDropIn:
+class WriteDropIn(NamedTuple):
     """Replace nestd's drop-in. `before` is its text until now, None if there was none."""
 
     text: str
@@ -36,38 +34,35 @@ class WriteDropIn:
         return f"write {dropin.PATH}: {option}"
 
 
-@dataclass(frozen=True, slots=True)
-class Unload:
-    """Unload the driver alone. `before` is the value that its switch had."""
+class Unload(NamedTuple):
+    """Unload the driver alone. `before` is the value that its switch had, `parameters` are the others'.
 
-    driver: Driver
+    `before` stands first so that no Unload equals a Load: named tuples are compared by their values.
+    """
+
     before: Nesting
+    driver: Driver
+    parameters: Mapping[str, str]
 
     def __str__(self) -> str:
         return f"unload {self.driver.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """Load the driver with its switch set."""
+class Load(NamedTuple):
+    """Load the driver with its switch set, and with all in `keep` as it says: its parameters until now."""
 
     driver: Driver
     nested: Nesting
-
-    @property
-    def argument(self) -> str:
-        """The value that the switch is given."""
-        return self.driver.on if self.nested is Nesting.ON else self.driver.off
+    keep: Mapping[str, str]
 
     def __str__(self) -> str:
-        return f"load {self.driver.name} with {self.driver.switch}={self.argument}"
+        return f"load {self.driver.name} with {self.driver.switch}={argument(self.driver, self.nested)}"
 
 
 Step = WriteDropIn | Unload | Load
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """The steps in their order. No steps: it is so already."""
 
     wish: Wish
@@ -105,8 +100,11 @@ def _runtime(reading: Reading, wish: Wish, holders: Sequence[Holder]) -> tuple[S
     if status.users:
         raise errors.InUse(in_use(driver, status.users, holders))
     if status.driver_state is DriverState.UNLOADED:
-        return (Load(driver, wish.nested),)
-    return (Unload(driver, status.nested), Load(driver, wish.nested))
+        return (Load(driver, wish.nested, {}),)
+    parameters = dict(status.parameters)
+    parameters.pop(driver.switch, None)
+    before = reading.switch or status.nested
+    return (Unload(before, driver, parameters), Load(driver, wish.nested, parameters))
 
 
 def _boot(reading: Reading, wish: Wish) -> tuple[Step, ...]:
@@ -134,17 +132,24 @@ def _boot(reading: Reading, wish: Wish) -> tuple[Step, ...]:
     return () if text == before else (WriteDropIn(text, before),)
 
 
+def argument(driver: Driver, nested: Nesting) -> str:
+    """The value that the switch is given."""
+    return driver.on if nested is Nesting.ON else driver.off
+
+
 def _argument(driver: Driver, wish: Wish) -> str:
-    return f"{driver.name}.{driver.switch}={driver.on if wish.nested is Nesting.ON else driver.off}"
+    return f"{driver.name}.{driver.switch}={argument(driver, wish.nested)}"
 
 
 def _not_supported(reading: Reading) -> errors.NotSupported:
     """The refusal for what is in the way; for an unknown kind of machine, that no switch is known."""
-    return _refused(reading.status.obstacle or Obstacle.DRIVER_WITHOUT_NESTING, reading.status.driver)
+    if reading.status.obstacle:
+        return errors.NotSupported(f"{reading.status.obstacle}: {obstacles.sentence(reading.status)}")
+    return _refused(Obstacle.DRIVER_WITHOUT_NESTING, reading.status.driver)
 
 
 def _refused(obstacle: Obstacle, driver: str) -> errors.NotSupported:
-    return errors.NotSupported(f"{obstacle}: {obstacles.sentence(obstacle, driver)}")
+    return errors.NotSupported(f"{obstacle}: {obstacles.of(obstacle, driver)}")
 
 
 def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:

@@ -5,10 +5,9 @@ Whether a guest can get the extension is asked of KVM itself (KVM_GET_SUPPORTED_
 driver's parameter answers only where KVM cannot be asked.
 """
 
-from __future__ import annotations
+from typing import NamedTuple
 
-from dataclasses import dataclass
-
+from nestd.host import kvm
 from nestd.host.machine import Host
 from nestd.model import (
     BootSetting,
@@ -18,28 +17,36 @@ from nestd.model import (
     KvmAnswer,
     Nesting,
     Obstacle,
+    Policy,
     Status,
 )
-from nestd.nesting import boot, drivers, dropin
-from nestd.text import cpuinfo
+from nestd.nesting import boot, drivers, dropin, obstacles
+from nestd.nesting.circumstances import Circumstances
+from nestd.text import cmdline
 
-KVM_API_VERSION = 12
-_LIVE = frozenset({DriverState.LOADED, DriverState.BUILTIN})
+# Where KVM itself says whether a guest can get the extension (host/kvm.py). On s390x it does not.
+_ASKED = frozenset({Extension.VMX, Extension.SVM, Extension.EL2, Extension.HV})
+KVM_API_VERSION = kvm.API_VERSION
 _NOT_ASKED = KvmAnswer(-1, 0, frozenset())
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A status together with what a plan needs to know besides it."""
+class Reading(NamedTuple):
+    """A status together with what a plan, or Diagnose, needs to know besides it.
+
+    `switch` is what the driver's parameter shows, None where there is none; `kvm` is what KVM
+    answered; `flags` are the CPU's.
+    """
 
     status: Status
     driver: Driver | None
     configuration: boot.Configuration
     loading_disabled: bool
+    switch: Nesting | None = None
+    kvm: KvmAnswer = _NOT_ASKED
+    flags: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(NamedTuple):
     """What the running kernel says of the driver in charge."""
 
     driver: Driver | None
@@ -50,7 +57,7 @@ class _Running:
 
     @property
     def live(self) -> bool:
-        return self.state in _LIVE
+        return self.state in drivers.LIVE
 
     @property
     def switch(self) -> Nesting | None:
@@ -58,49 +65,87 @@ class _Running:
         if self.driver is None or not self.driver.switch:
             return None
         value = self.parameters.get(self.driver.switch)
-        return None if value is None else drivers.read_switch(value)
+        return None if value is None else drivers.switch_of(self.driver, value)
 
 
-def read(host: Host, virtualization: str) -> Reading:
-    """Ask the kernel and the configuration everything, once. OSError where /proc or /sys fails.
-
-    `virtualization` does not change while the machine runs, so it is handed in.
-    """
-    extensions = cpuinfo.extensions(host.root.read("/proc/cpuinfo") or "")
-    present = frozenset(host.root.names("/sys/module"))
-    driver = drivers.choose(extensions, host.release, present, host.kmod.state)
-    state = host.kmod.state(driver.name) if driver else DriverState.NONE
+def read(host: Host, circumstances: Circumstances) -> Reading:
+    """Ask the kernel and the configuration everything, once. OSError where /proc or /sys fails."""
+    seen = drivers.in_charge(host)
+    driver, state = seen.driver, seen.state
+    configuration = boot.Configuration.read(host.root)
     running = _Running(
         driver,
         state,
-        host.kmod.parameters(driver.name) if driver and state in _LIVE else {},
+        _parameters(host, driver, configuration) if driver and seen.live else {},
         host.kmod.loading_disabled(),
         # With no driver behind it, opening a static /dev/kvm would make the kernel load kvm.
-        host.kvm.ask() if state in _LIVE else _NOT_ASKED,
+        host.kvm.ask() if seen.live else _NOT_ASKED,
     )
-    configuration = boot.Configuration.read(host.root)
-    at_boot = boot.solve(configuration, driver if extensions else None, state)
-    extension = _extension(extensions, driver)
+    extension = _extension(running, seen.extensions)
+    at_boot = boot.solve(configuration, driver if extension else None, state)
+    nested = _nested(running, extension)
+    why = obstacles.find(_facts(host, running, extension, nested, circumstances, configuration))
     users = host.kmod.refcnt(driver.name) if driver else 0
-    status = _status(running, extension, at_boot, configuration, virtualization, users)
-    return Reading(status, driver, configuration, running.loading_disabled)
+    status = _status(running, extension, nested, at_boot, users)._replace(
+        policy=dropin.policy(configuration.dropin, driver),
+        obstacle=why.obstacle,
+        obstacle_meaning=why.meaning,
+        obstacle_remedy=why.remedy,
+        virtualization=circumstances.virtualization,
+    )
+    return Reading(
+        status, driver, configuration, running.loading_disabled, running.switch, running.kvm, seen.flags
+    )
 
 
-def _extension(extensions: frozenset[Extension], driver: Driver | None) -> Extension:
-    if driver and driver.extension in extensions:
+def _parameters(host: Host, driver: Driver, configuration: boot.Configuration) -> dict[str, str]:
+    if driver.extension is not Extension.EL2:
+        return host.kmod.parameters(driver.name)
+    # An argument of the kernel itself has no folder in /sys; without it the mode is the default one.
+    argument = cmdline.parameter(cmdline.parse(configuration.command_line), driver.name, driver.switch)
+    return {driver.switch: (argument.value if argument else "") or ""}
+
+
+def _extension(running: _Running, shown: frozenset[Extension]) -> Extension:
+    driver = running.driver
+    if driver and driver.extension in shown:
         return driver.extension
-    return min(extensions, default=Extension.NONE)
+    if driver and driver.extension is Extension.EL2 and running.kvm.api == KVM_API_VERSION:
+        return Extension.EL2
+    return min(shown, default=Extension.NONE)
+
+
+def _facts(
+    host: Host,
+    running: _Running,
+    extension: Extension,
+    nested: Nesting,
+    circumstances: Circumstances,
+    configuration: boot.Configuration,
+) -> obstacles.Facts:
+    driver, barred, held_by = running.driver, "", ""
+    if driver is not None and running.state is DriverState.UNLOADED:
+        from nestd.host.others import others  # noqa: PLC0415 -- only where no driver runs
+
+        barred = obstacles.barred(configuration, driver)
+        held_by = next((other.name for other in others(host.root, host.kmod) if other.users), "")
+    return obstacles.Facts(
+        extension,
+        driver,
+        running.state,
+        running.switch,
+        nested,
+        running.loading_disabled,
+        running.kvm,
+        circumstances,
+        barred,
+        held_by,
+    )
 
 
 def _status(
-    running: _Running,
-    extension: Extension,
-    at_boot: BootSetting,
-    configuration: boot.Configuration,
-    virtualization: str,
-    users: int,
+    running: _Running, extension: Extension, nested: Nesting, at_boot: BootSetting, users: int
 ) -> Status:
-    nested = _nested(running, extension)
     settles_by_reload = (
         running.state in {DriverState.LOADED, DriverState.UNLOADED} and not running.loading_disabled
     )
@@ -110,10 +155,10 @@ def _status(
         driver_state=running.state,
         nested=nested,
         nested_at_boot=at_boot.nested,
-        policy=dropin.policy(configuration.dropin, running.driver),
+        policy=Policy.UNMANAGED,
         reboot_required=nested is not at_boot.nested and not settles_by_reload,
-        obstacle=_obstacle(running, extension, nested),
-        virtualization=virtualization,
+        obstacle=Obstacle.NONE,
+        virtualization="",
         parameters=running.parameters,
         kvm_api=running.kvm.api,
         guest_extension=extension is not Extension.NONE and extension in running.kvm.extensions,
@@ -128,24 +173,9 @@ def _nested(running: _Running, extension: Extension) -> Nesting:
         return Nesting.UNSUPPORTED
     if running.state is DriverState.UNLOADED:
         return Nesting.OFF
-    if running.kvm.api == KVM_API_VERSION and extension in {Extension.VMX, Extension.SVM}:
+    if running.kvm.api == KVM_API_VERSION and extension in _ASKED:
         offered = extension in running.kvm.extensions
         if running.switch is None and not offered:
             return Nesting.UNSUPPORTED
         return Nesting.ON if offered else Nesting.OFF
     return running.switch or Nesting.UNSUPPORTED
-
-
-def _obstacle(running: _Running, extension: Extension, nested: Nesting) -> Obstacle:
-    """The first thing that is in the way."""
-    live, driver = running.live, running.driver
-    frozen = running.loading_disabled and running.state is not DriverState.BUILTIN
-    in_the_way = (
-        (Obstacle.DRIVER_WITHOUT_NESTING, live and driver is not None and not driver.switch),
-        (Obstacle.NO_EXTENSION, extension is Extension.NONE),
-        (Obstacle.DRIVER_MISSING, running.state in {DriverState.NONE, DriverState.MISSING}),
-        (Obstacle.KVM_UNUSABLE, live and running.kvm.api != KVM_API_VERSION),
-        (Obstacle.DRIVER_WITHOUT_NESTING, live and running.switch is None),
-        (Obstacle.MODULE_LOADING_DISABLED, frozen and nested is Nesting.OFF),
-    )
-    return next((obstacle for obstacle, there in in_the_way if there), Obstacle.NONE)

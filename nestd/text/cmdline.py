@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The kernel command line, and a module's parameter string: one quoting (lib/cmdline.c, next_arg)."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _SPACE = " \t\n\v\f\r"
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(NamedTuple):
     """`name` is as written, `value` without its quotes; None where there is no `=`."""
 
     name: str

@@ -9,6 +9,9 @@ from nestd.model import Extension
 
 # x86 says "flags" (its line "vmx flags" is another matter), s390x "features", arm64 "Features".
 _FLAGS = re.compile(r"^(?:flags|[Ff]eatures)[ \t]*:(.*)$", re.MULTILINE)
+_VMX_FLAGS = re.compile(r"^vmx flags[ \t]*:(.*)$", re.MULTILINE)
+_PSERIES = re.compile(r"^platform[ \t]*:[ \t]*pSeries\b", re.MULTILINE)
+_ARM64 = re.compile(r"^CPU architecture[ \t]*:[ \t]*8\b", re.MULTILINE)
 _POWERNV = re.compile(r"^platform[ \t]*:[ \t]*PowerNV\b", re.MULTILINE)
 _BY_FLAG = (Extension.VMX, Extension.SVM, Extension.SIE)
 
@@ -21,6 +24,22 @@ def flags(text: str) -> frozenset[str]:
     """
     match = _FLAGS.search(text)
     return frozenset(match[1].split()) if match else frozenset()
+
+
+def vmx_flags(text: str) -> frozenset[str]:
+    """What the first CPU's VMX can do, by the kernel's names (line `vmx flags`, since 5.6); empty without."""
+    match = _VMX_FLAGS.search(text)
+    return frozenset(match[1].split()) if match else frozenset()
+
+
+def is_arm64(text: str) -> bool:
+    """Whether these are CPUs of arm64 (arch/arm64/kernel/cpuinfo.c)."""
+    return _ARM64.search(text) is not None
+
+
+def is_pseries(text: str) -> bool:
+    """Whether this is a partition or a guest on POWER, where only the driver shows the extension."""
+    return _PSERIES.search(text) is not None
 
 
 def extensions(text: str) -> frozenset[Extension]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from nestd.model import Disk, Extension, GuestSpec
 
@@ -22,8 +22,7 @@ _MACHINE = "q35,accel=kvm,usb=off,vmport=off,dump-guest-core=off"
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """What an argument list says about its guest: `cpu` as given to -cpu, `memory` in bytes."""
 
     cpu: str

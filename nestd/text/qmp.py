@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nestd.errors import Malformed
 from nestd.model import VcpuVerdict
@@ -18,28 +17,24 @@ from nestd.text import cpuid
 _FLAGS_KEPT = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """QEMU's first line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something happened, unasked."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to the command of that `id` (None if it carries none)."""
 
     id: int | None
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(NamedTuple):
     """A command failed; `words` are QEMU's."""
 
     id: int | None

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Where one message ends and the next begins (D-Bus specification, "Message Format")."""
 
-from __future__ import annotations
-
 from struct import unpack_from
 from typing import NamedTuple
 
@@ -51,7 +49,7 @@ class Framer:
 
     def __init__(self, body_limit: int = BODY_LIMIT) -> None:
         self._body_limit = body_limit
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
         self._offset = 0
         self._drop = 0
 
@@ -66,11 +64,17 @@ class Framer:
             dropped = min(self._drop, len(data))
             self._drop -= dropped
             data = data[dropped:]
+        if not self._buffer:
+            self._buffer = data  # mostly whole messages: cut without being copied before
+            return
+        if isinstance(self._buffer, bytes):
+            self._buffer = bytearray(self._buffer)
         self._buffer += data
 
     def next(self) -> Frame | None:
         """The next frame, or None until more is fed. Raises Malformed: the stream is lost."""
-        if self.buffered < FIXED:
+        left = len(self._buffer) - self._offset
+        if left < FIXED:
             return None
         header, body = lengths(self._buffer, self._offset)
         if header > HEADER_LIMIT:
@@ -78,19 +82,20 @@ class Framer:
             return Frame(b"", 0, True)
         skipped = body > self._body_limit
         wanted = header if skipped else header + body
-        if self.buffered < wanted:
+        if left < wanted:
             return None
         data = bytes(self._buffer[self._offset : self._offset + wanted])
         self._skip(header + body)
         return Frame(data, header, skipped)
 
     def _skip(self, size: int) -> None:
-        here = min(size, self.buffered)
-        self._drop = size - here
-        self._offset += here
-        if self._offset == len(self._buffer):
-            self._buffer.clear()
+        left = len(self._buffer) - self._offset
+        if size >= left:
+            self._drop = size - left
+            self._buffer = b""
             self._offset = 0
-        elif self._offset > _COMPACT:
-            del self._buffer[: self._offset]
+            return
+        self._offset += size
+        if self._offset > _COMPACT:
+            self._buffer = self._buffer[self._offset :]
             self._offset = 0

@@ -5,8 +5,6 @@ Header fields, flags and message types that are not known are passed over, as th
 dbus-broker forwards them from anybody to anybody.
 """
 
-from __future__ import annotations
-
 import re
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -54,6 +52,10 @@ class Field(IntEnum):
     UNIX_FDS = 9
 
 
+# A plain number: `&` with a Flag makes a Flag, which takes a microsecond for each message.
+_NO_REPLY = int(Flag.NO_REPLY_EXPECTED)
+
+
 class Header(NamedTuple):
     """What a message's header says; text fields that are not there are empty, numbers 0.
 
@@ -77,7 +79,7 @@ class Header(NamedTuple):
     @property
     def wants_reply(self) -> bool:
         """Whether this is a call whose sender waits for an answer."""
-        return self.kind == Kind.CALL and not self.flags & Flag.NO_REPLY_EXPECTED
+        return self.kind == Kind.CALL and not self.flags & _NO_REPLY
 
 
 _TYPES = {

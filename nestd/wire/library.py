@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The one door to dbus-next: its Variant, signatures and marshaller, without its `__init__`.
 
-That `__init__` loads GLib, the asyncio proxies, urllib and more (60 ms, 24 MB), and a typing function
+That `__init__` loads GLib, asyncio, urllib and more (60 ms, 24 MB), and a typing function
 that Python 3.15 removes. Here a bare package stands in for it in sys.modules, with the real
 search path, so that single modules load. Whoever asks the bare package for anything else (`import
 dbus_next; dbus_next.Message`) gets the real `__init__` run at that moment, in the same module

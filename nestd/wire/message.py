@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Whole messages: what came in, with its body still unread, and the bytes of what goes out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from struct import pack
 from typing import Any, NamedTuple
@@ -70,7 +68,7 @@ class Parser:
         known = self._known.get(alike)
         serial = int.from_bytes(data[_SERIAL], "little" if data[:1] == b"l" else "big")
         if known is not None and serial:
-            return Message(known._replace(serial=serial), frame, alike)
+            return Message(Header._make((*known[:2], serial, *known[3:])), frame, alike)
         read = header.parse(data)
         if len(self._known) >= _HEADERS:
             self._known.clear()

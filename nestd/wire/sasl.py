@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The handshake with a bus, by the kernel's word for who we are (D-Bus specification, "EXTERNAL")."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from nestd.errors import Malformed

@@ -46,6 +46,27 @@ def flood(ground: Ground) -> None:
                 client.send(call * 20)
 
 
+def flood_of_scans(ground: Ground) -> None:
+    """ListHolders and Diagnose, which read all of /proc, without a reply."""
+    members = ("ListHolders", "Diagnose")
+    call = b"".join(message.call(9, NAME, PATH, MANAGER, member, flags=QUIET) for member in members)
+    with ground.client() as client:
+        end = time.monotonic() + ground.seconds
+        while time.monotonic() < end:
+            client.send(call * 20)
+
+
+def scans(ground: Ground) -> None:
+    """ListHolders and Diagnose with a reply, 32 under way all the time."""
+    with ground.client() as client:
+        for member in ("ListHolders", "Diagnose") * 16:
+            client.post(NAME, PATH, MANAGER, member)
+        end = time.monotonic() + ground.seconds
+        while time.monotonic() < end:
+            if serial := ground.note(client).header.reply_serial:
+                client.post(NAME, PATH, MANAGER, "Diagnose" if serial % 2 else "ListHolders")
+
+
 def descriptors(ground: Ground) -> None:
     """As many descriptors as the bus takes with every message, wanted nowhere."""
     for _ in range(3):
@@ -118,6 +139,8 @@ _ALL = (
     messages.many_small_values,
     messages.deep_nesting,
     flood,
+    flood_of_scans,
+    scans,
     descriptors,
     vanishing,
     thousand_connections,

@@ -23,7 +23,9 @@ from tests.support.tree import RELEASE, Tree
 
 _DEMO = f"{PATH}/guest/demo"
 _LAUNCH = {"user": Variant("s", "nobody")}
+_TOOLS = (".kernel/", "journal")  # what the tree's programs write
 _CHANGES = frozenset({"Enable", "Disable"})
+_REFCNT = "/sys/module/kvm_amd/refcnt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,21 @@ class Fuzzed:
         self._dropins = {None, *(dropin.text(driver, nested) for nested in (Nesting.ON, Nesting.OFF))}
         self._files = self._outside()
         self._size: victim.Size | None = None
+        self._held = 0
+        self.waited = 0
 
     def told(self) -> str:
         """What was answered how often, in words."""
-        return ", ".join(f"{name.rpartition('.')[2]} {count}" for name, count in self._told.most_common())
+        known = ", ".join(f"{name.rpartition('.')[2]} {count}" for name, count in self._told.most_common())
+        return f"{known}; changes that waited {self.waited}"
 
     def play(self, batch: Sequence[Asked]) -> None:
         """Send all of them, take the answers, look at the machine."""
         self._guest()
+        # In each third batch somebody holds the driver, so that a change can wait.
+        self._held = (self._held + 1) % 3
+        self._client.call(NAME, PATH, MANAGER, "CancelPending")
+        self._tree.replace(_REFCNT, f"{self._held == 0:d}\n")
         before = self._properties()
         serials = {self._send(asked): asked for asked in batch}
         waiting = {serial for serial, asked in serials.items() if not asked.member.signal}
@@ -145,7 +154,8 @@ class Fuzzed:
         self._told["replies"] += 1
         if asked.member.name not in _CHANGES:
             return False
-        return bool(values[0]["changed"].value)
+        self.waited += values[0]["pending"].value
+        return any(values[0][key].value for key in ("changed", "pending"))
 
     def _guest(self) -> None:
         """Start the guest if it is not there."""
@@ -171,7 +181,7 @@ class Fuzzed:
     def _outside(self) -> set[str]:
         """Every file of the tree that nestd has no business to make."""
         top = self._tree.top
-        own = ("run/nestd", ".kernel/", "journal", "sys/module/kvm", "etc/modprobe.d/zz-nestd.conf")
+        own = ("run/nestd", "var/lib/nestd/", "sys/module/kvm", "etc/modprobe.d/zz-nestd.conf", *_TOOLS)
         found = {str(path.relative_to(top)) for path in top.rglob("*")}
         beside = {f"../{path.name}" for path in top.parent.iterdir()}
         return beside | {path for path in found if not path.startswith(own)}

@@ -3,23 +3,24 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
+from nestd import tasks
 from nestd.errors import Failed
 from nestd.host import holders
 from nestd.wire import message
 from nestd.wire.header import Flag
 from tests.bus.fakebus import faking, stamped
 from tests.guests.house import House, run
+from tests.support import loop
 from tests.support.clients import MANAGER, PATH
 
 
 def test_a_machine_name_that_is_no_utf8() -> None:
     """test_parsers: a scope whose name has odd bytes was a UnicodeEncodeError."""
-    assert holders.machine_of("machine-\udc80x.scope") == "\ufffdx"
+    assert holders.place_of("0::/machine-\udc80x.scope") == ("machine-?x.scope", "\ufffdx")
 
 
 def test_a_console_that_is_gone() -> None:
@@ -58,11 +59,11 @@ def test_a_flood_does_not_pile_up(tmp_path: Path) -> None:
                     sent += 500
 
             connection.add_message_handler(handle)
-            async with asyncio.timeout(60):
-                await asyncio.to_thread(flood)
-                while handled < 500 * chunks:  # noqa: ASYNC110  # what is waited for has no event of its own
-                    await asyncio.sleep(0)
+            async with tasks.timeout(60):
+                await tasks.to_thread(flood)
+                while handled < 500 * chunks:  # what is waited for has no event of its own
+                    await tasks.sleep(0)
             # The inbox, a read or two, and what the socket itself holds.
             assert most < 500 * chunks // 2
 
-    asyncio.run(go())
+    loop.run(go())

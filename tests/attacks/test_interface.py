@@ -44,7 +44,8 @@ def asked(draw: st.DrawFn) -> Asked:
     member = draw(st.sampled_from(_MEMBERS))
     # The guest that there is ends with Kill and with Stop, and starting another takes its time.
     path = draw(values.paths) if member.deadly or draw(st.integers(0, 4)) == 4 else member.path
-    return Asked(member, path, draw(values.body(member.signature)))
+    proper = member.name in ("Enable", "Disable") and draw(st.booleans())
+    return Asked(member, path, draw(values.change() if proper else values.body(member.signature)))
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def ground() -> Iterator[Fuzzed]:
     try:
         top.chmod(0o755)
         tree = Tree(top / "m").amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-        for folder in ("/etc/modprobe.d", "/run/nestd/registry", "/run/nestd/guests"):
+        for folder in ("/etc/modprobe.d", "/run/nestd/registry", "/run/nestd/guests", "/var/lib/nestd"):
             tree.path(folder).mkdir(parents=True)
         tree.write("/dev/kvm", "")
         tree.top.chmod(0o755)
@@ -93,3 +94,4 @@ def test_every_member_with_any_values(ground: Fuzzed, capsys: pytest.CaptureFixt
     with capsys.disabled():
         print(f"{ground.calls} calls and signals: {ground.told()}")
     assert ground.calls >= CALLS
+    assert ground.waited

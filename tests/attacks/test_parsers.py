@@ -25,8 +25,10 @@ from nestd.guests import records, request, words
 from nestd.host import holders, kvm
 from nestd.host.units import bus_label_escape
 from nestd.model import Extension, GuestRecord, GuestSpec, GuestState
-from nestd.nesting import drivers, dropin
-from nestd.text import cmdline, cpuid, cpuinfo, modprobe, modules, qemu, qmp
+from nestd.nesting import drivers, dropin, installs, pending
+from nestd.text import bls, cmdline, cpuid, cpuinfo, grub, modprobe, modules, parameter, pe, qemu, qmp
+from nestd.text import settings as settings_file
+from nestd.text.grubshell import Untold
 from nestd.wire import address, body, header, message, sasl
 from nestd.wire.frame import Framer
 from tests.attacks.values import HOSTILE
@@ -86,9 +88,7 @@ def _frames(data: bytes) -> list[message.Message]:
 
 
 def _record(changed: Mapping[str, Any]) -> GuestRecord:
-    import dataclasses
-
-    known = dataclasses.asdict(_RECORD)
+    known = _RECORD._asdict()
     return records.parse(json.dumps(known | dict(zip(known, changed.values(), strict=False))))
 
 
@@ -118,6 +118,16 @@ def _with(data: bytes, changes: list[tuple[int, int]]) -> bytes:
     return bytes(changed)
 
 
+def _installs(text: str) -> object:
+    directives = [("x:1", directive) for directive in modprobe.parse(text.replace(" ", " install kvm_amd "))]
+    return installs.found(directives, ("kvm_amd",), text)
+
+
+def _grub(text: str) -> grub.Choice:
+    beside = {"custom.cfg": text, "grubenv": text}
+    return grub.choose(text, file="/x", beside=beside, variables={}, entries=())
+
+
 # Name → the parser, what goes in, and the errors that its docstring names.
 Parser = tuple[Callable[[Any], object], st.SearchStrategy[Any], tuple[type[Exception], ...]]
 PARSERS: dict[str, Parser] = {
@@ -130,6 +140,12 @@ PARSERS: dict[str, Parser] = {
     "modprobe.search": (
         lambda x: modprobe.search({modprobe.FOLDERS[0]: x, modprobe.FOLDERS[1]: x}), st.lists(_texts), ()
     ),
+    "modprobe.command_line": (modprobe.command_line, _texts, ()),
+    "installs": (_installs, _texts, ()),
+    "grub.choose": (_grub, _texts, (Untold,)),
+    "bls.entry": (lambda x: bls.ordered([bls.entry("/x.conf", x), bls.entry(f"/{x}.conf", "")]), _texts, ()),
+    "pe.sections": (lambda x: pe.sections(b"MZ" + x), _raw, (Malformed,)),
+    "parameter": (lambda x: (parameter.boolean(x), parameter.integer(x)), _texts, ()),
     "modules.has": (lambda x: modules.has(x, "kvm_amd"), _texts, ()),
     "modules.depends_on": (lambda x: modules.depends_on(x, "kvm_amd"), _texts, ()),
     "modules, a hostile name": (lambda x: modules.depends_on("kernel/kvm.ko:", x), _texts, ()),
@@ -150,8 +166,14 @@ PARSERS: dict[str, Parser] = {
     "records.parse, fields": (_record, st.dictionaries(_texts, _json, max_size=14), (Malformed,)),
     "request.guest_spec": (_spec, st.lists(_texts, min_size=6, max_size=6), (InvalidArgs,)),
     "words.harmless": (words.harmless, _texts, ()),
-    "holders.unit_of": (lambda x: holders.machine_of(holders.unit_of(x)), _texts, ()),
-    "holders.machine_of": (lambda x: holders.machine_of(f"machine-{x}.scope"), _texts, ()),
+    "settings.parse": (lambda x: settings_file.parse(x, lambda line, why: None), _texts, ()),
+    "pending.understood": (pending.understood, st.dictionaries(_texts, _json, max_size=6), ()),
+    "pending.understood, fields": (
+        lambda x: pending.understood(dict(zip(("nested", "scope", "uid", "failure"), x, strict=True))),
+        st.tuples(_json, _json, _json, _json), (),
+    ),
+    "holders.place_of": (holders.place_of, _texts, ()),
+    "holders.machine": (lambda x: holders.place_of(f"0::/machine-{x}.scope"), _texts, ()),
     "kvm.decode_cpuid": (kvm.decode_cpuid, _raw, ()),
     "units.bus_label_escape": (bus_label_escape, st.text(), ()),
     "log.clean": (log.clean, _texts, ()),
@@ -206,8 +228,8 @@ def test_long_inputs(piece: str) -> None:
 
 LONG = (
     "cmdline.parse", "cpuinfo", "modprobe.parse", "modules.has", "modules.depends_on", "dropin.policy",
-    "drivers.read_switch",
-    "records.parse", "words.harmless", "holders.unit_of", "holders.machine_of", "log.clean", "address.of",
+    "drivers.read_switch", "modprobe.command_line", "installs", "grub.choose", "bls.entry", "parameter",
+    "records.parse", "words.harmless", "holders.place_of", "holders.machine", "log.clean", "address.of",
 )  # fmt: skip
 
 

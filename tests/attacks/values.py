@@ -27,8 +27,8 @@ KNOWN = (
     "/", "/vmlinuz",
 )  # fmt: skip
 OPTIONS = (
-    "scope", "dry-run", "timeout", "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel", "initrd",
-    "append", "user",
+    "scope", "dry-run", "when-idle", "timeout", "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel",
+    "initrd", "append", "user",
     "require-nesting", "path", "format", "readonly", "snapshot",
 )  # fmt: skip
 _BITS = {
@@ -95,6 +95,14 @@ def body(signature: str) -> st.SearchStrategy[list[Any]]:
     return st.tuples(*(value(kind) for kind in types(signature))).map(list)
 
 
+def change() -> st.SearchStrategy[list[Any]]:
+    """Arguments of Enable and Disable that are as they should be."""
+    scopes = st.sampled_from(["both", "runtime", "boot"]).map(lambda x: Variant("s", x))
+    flags = st.booleans().map(lambda x: Variant("b", x))
+    known = {"scope": scopes, "dry-run": flags, "when-idle": flags}
+    return st.fixed_dictionaries({}, optional=known).map(lambda x: [x])
+
+
 def _array(child: SignatureType, depth: int) -> st.SearchStrategy[Any]:
     if child.token == "y":
         return st.binary(max_size=100)
@@ -113,5 +121,5 @@ def _option() -> st.SearchStrategy[tuple[str, Variant]]:
     """A known option with the type that it must have, and any value."""
     from nestd.guests.request import DISK_OPTIONS, OPTIONS
 
-    table = {**OPTIONS, **DISK_OPTIONS, "scope": "s", "dry-run": "b", "timeout": "t"}
+    table = {**OPTIONS, **DISK_OPTIONS, "scope": "s", "dry-run": "b", "when-idle": "b", "timeout": "t"}
     return st.sampled_from(sorted(table)).flatmap(lambda x: st.tuples(st.just(x), variant(table[x], 2)))

@@ -47,6 +47,17 @@ def size(pid: int) -> Size:
     return Size(uss, known["Rss"], len(os.listdir(f"/proc/{pid}/fd")))  # noqa: PTH208
 
 
+def at_rest(pid: int) -> Size:
+    """Measure a process once it has as many descriptors as half a second before: nothing is under way."""
+    deadline = time.monotonic() + _CALM
+    found = size(pid)
+    while True:
+        time.sleep(0.5)
+        before, found = found, size(pid)
+        if found.descriptors == before.descriptors or time.monotonic() > deadline:
+            return found
+
+
 def grown(pid: int, before: Size) -> list[str]:
     """What the process has more than `before`, once it is calm."""
     deadline = time.monotonic() + _CALM

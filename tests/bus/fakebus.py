@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from struct import pack, unpack_from
 
+from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.wire import message
 from nestd.wire.frame import MESSAGE_LIMIT, Framer
@@ -82,9 +82,9 @@ def stamped(sender: str, data: bytes) -> bytes:
 async def faking(folder: Path) -> AsyncIterator[tuple[FakeBus, Connection]]:
     """A fake bus and a connection to it."""
     fake = FakeBus(folder)
-    connecting = asyncio.create_task(Connection.connect(fake.address))
+    connecting = tasks.create_task(Connection.connect(fake.address))
     try:
-        await asyncio.to_thread(fake.accept)
+        await tasks.to_thread(fake.accept)
         connection = await connecting
         try:
             yield fake, connection

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.wire import message
 
@@ -45,9 +45,9 @@ class FakePolkit:
     mood: Mood
     questions: list[list[Any]] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
-    asked: asyncio.Event = field(default_factory=asyncio.Event)
-    withdrawn: asyncio.Event = field(default_factory=asyncio.Event)
-    deaths: list[asyncio.Task[None]] = field(default_factory=list)
+    asked: tasks.Event = field(default_factory=tasks.Event)
+    withdrawn: tasks.Event = field(default_factory=tasks.Event)
+    deaths: list[tasks.Task[None]] = field(default_factory=list)
 
     @classmethod
     async def start(cls, address: str, mood: Mood) -> FakePolkit:
@@ -59,7 +59,7 @@ class FakePolkit:
 
     async def close(self) -> None:
         """Leave the bus."""
-        await asyncio.gather(*self.deaths)
+        await tasks.wait(self.deaths)
         await self.connection.close()
 
     def _on_message(self, received: message.Message) -> bool:
@@ -79,7 +79,7 @@ class FakePolkit:
     def _decide(self, received: message.Message) -> None:
         serial, header = self.connection.next_serial(), received.header
         if self.mood is Mood.DIE:
-            self.deaths.append(asyncio.create_task(self.connection.close()))
+            self.deaths.append(tasks.create_task(self.connection.close()))
         elif self.mood is Mood.NONSENSE:
             self.connection.send(message.reply(serial, header, "s", ["yes, of course"]))
         elif self.mood is Mood.FAIL:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import os
 import socket
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
+from nestd import tasks
 from nestd.wire import message, sasl
 from nestd.wire.frame import MESSAGE_LIMIT, Framer
 from nestd.wire.header import Flag, Kind
@@ -102,7 +102,7 @@ class RawClient:
 
     async def ask(self, *arguments: Any, flags: Flag = Flag(0)) -> list[Any]:  # noqa: B008
         """`call` in a thread, so that a service in this process can answer."""
-        return await asyncio.to_thread(self.call, *arguments, flags=flags)
+        return await tasks.to_thread(lambda: self.call(*arguments, flags=flags))
 
 
 class BusReplyError(Exception):

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus import interface as description
 from nestd.bus.connection import Connection
 from nestd.bus.dispatcher import Authorize, Dispatcher
@@ -61,7 +60,7 @@ class Thing:
     waiting: int = 0
     cancelled: int = 0
     # Set and cleared as Wait begins and ends.
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: tasks.Event = field(default_factory=tasks.Event)
 
     @property
     def methods(self) -> Mapping[str, Handler]:
@@ -71,7 +70,7 @@ class Thing:
             "Wait": Handler(no_request, self._wait),
             "Fail": Handler(no_request, self._fail),
             "Open": Handler(no_request, self._open),
-            "Ping": Handler(no_request, self._note),
+            "Ping": Handler(no_request, self._note, reads=True),
             "Guarded": Handler(no_request, self._note),
         }
 
@@ -92,8 +91,8 @@ class Thing:
         self.waiting += 1
         self.moved.set()
         try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
+            await tasks.Event().wait()
+        except tasks.Cancelled:
             self.cancelled += 1
             raise
         finally:
@@ -110,16 +109,16 @@ class Thing:
             case "cancelled":
                 return self._cancelled()
             case "cancelled at once":
-                raise asyncio.CancelledError
+                raise tasks.Cancelled
             case "later":
                 return self._later()
         return ["a value too many"]
 
     async def _cancelled(self) -> Sequence[Any]:
-        raise asyncio.CancelledError
+        raise tasks.Cancelled
 
     async def _later(self) -> Sequence[Any]:
-        await asyncio.sleep(0)
+        await tasks.sleep(0)
         raise RuntimeError("secret of /usr/lib/source.py")
 
     def _open(self, _: Any, __: Call) -> Sequence[Any]:
@@ -130,14 +129,14 @@ class Thing:
 
     async def until_called(self, count: int) -> None:
         """Return when so many calls have reached a handler."""
-        async with asyncio.timeout(20):
+        async with tasks.timeout(20):
             while len(self.calls) < count:
                 self.moved.clear()
                 await self.moved.wait()
 
     async def until_waiting(self, count: int) -> None:
         """Return when so many Wait are under way."""
-        async with asyncio.timeout(20):
+        async with tasks.timeout(20):
             while self.waiting != count:
                 self.moved.clear()
                 await self.moved.wait()

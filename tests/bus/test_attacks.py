@@ -7,7 +7,6 @@ Each test names the row of the table of dbus-next's faults that it closes. The r
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus.connection import MessageHandler
 from nestd.wire import message
 from nestd.wire.header import Flag, Kind
@@ -27,6 +26,7 @@ from nestd.wire.library import SignatureTree, Variant
 from tests.bus.fakebus import FakeBus, faking, stamped
 from tests.bus.rawclient import BusReplyError, RawClient
 from tests.bus.service import IFACE, NAME, PROPERTIES, TOP, serving
+from tests.support import loop
 from tests.support.privatebus import PrivateBus
 
 _QUIET = Flag.NO_REPLY_EXPECTED
@@ -65,10 +65,10 @@ def test_unknown_header_field(each_bus: PrivateBus, field: bytes) -> None:
                 client.send(_with_field(call, field))
                 # A bus that does not like the field ends this client; the service goes on.
                 with suppress(ConnectionError):
-                    await asyncio.to_thread(client.receive)
+                    await tasks.to_thread(client.receive)
             await _still_serves(each_bus)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_unknown_header_field_behind_a_bus_that_forwards_it(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_unknown_header_field_behind_a_bus_that_forwards_it(tmp_path: Path) -> N
             assert [x.header.kind for x in seen] == [Kind.CALL, Kind.CALL, 99]
             assert all(x.header.member == "Echo" for x in seen)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_malformed_messages_cost_only_themselves(tmp_path: Path) -> None:
@@ -107,11 +107,11 @@ def test_malformed_messages_cost_only_themselves(tmp_path: Path) -> None:
                 bad = bytearray(good)
                 bad[random.choice(places)] ^= random.randrange(1, 256)
                 flood += bad
-            await asyncio.to_thread(fake.raw, flood)
+            await tasks.to_thread(fake.raw, flood)
             fake.send(_GOOD, message.call(5, ":1.0", TOP, IFACE, "Last"))
             await _until(lambda: "Last" in seen)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_malformed_bodies(each_bus: PrivateBus) -> None:
@@ -127,13 +127,13 @@ def test_malformed_bodies(each_bus: PrivateBus) -> None:
                     # dbus-daemon looks into bodies, and ends this client.
                     with suppress(ConnectionError):
                         client.send(bytes(call[:-5]) + body)
-                        answer = await asyncio.to_thread(client.receive)
+                        answer = await tasks.to_thread(client.receive)
                         while answer.header.kind == Kind.SIGNAL:
-                            answer = await asyncio.to_thread(client.receive)
+                            answer = await tasks.to_thread(client.receive)
                         assert answer.header.error_name == errors.InvalidArgs.name
             await _still_serves(each_bus)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_foreign_signatures_are_not_kept(each_bus: PrivateBus) -> None:
@@ -163,7 +163,7 @@ def test_foreign_signatures_are_not_kept(each_bus: PrivateBus) -> None:
                 assert await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
                 assert len(SignatureTree._cache) == known
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_the_reader_yields(tmp_path: Path) -> None:
@@ -179,17 +179,17 @@ def test_the_reader_yields(tmp_path: Path) -> None:
 
             connection.add_message_handler(count)
             call = stamped(_EVIL, message.call(5, ":1.0", TOP, IFACE, "Echo", flags=_QUIET))
-            flood = asyncio.create_task(asyncio.to_thread(fake.raw, call * 20_000))
+            flood = tasks.create_task(tasks.to_thread(fake.raw, call * 20_000))
             most = last = 0
-            async with asyncio.timeout(60):
+            async with tasks.timeout(60):
                 while handled[0] < 20_000:
-                    await asyncio.sleep(0)
+                    await tasks.sleep(0)
                     most, last = max(most, handled[0] - last), handled[0]
             await flood
             # One turn from the socket and one that was left from before it.
             assert 0 < most <= 2 * 64
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_a_flood_does_not_hold_up_others(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_flood_does_not_hold_up_others(tmp_path: Path) -> None:
             await _until(lambda: len(order) == 1401)
             assert order.index(_GOOD) < 350
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_two_clients_that_do_not_read(each_bus: PrivateBus) -> None:
@@ -223,11 +223,11 @@ def test_two_clients_that_do_not_read(each_bus: PrivateBus) -> None:
                         for client in (one, two)
                     ]
                     for client, serial in pairs:
-                        answer = await asyncio.to_thread(client.answer, serial)
+                        answer = await tasks.to_thread(client.answer, serial)
                         assert answer.values() == [text]
             await _still_serves(each_bus)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_back_pressure_instead_of_loss(tmp_path: Path) -> None:
@@ -252,14 +252,14 @@ def test_back_pressure_instead_of_loss(tmp_path: Path) -> None:
             fake.raw(calls)
             await _until(lambda: served * size > (1 << 20))
             for _ in range(50):
-                await asyncio.sleep(0)
+                await tasks.sleep(0)
             held = served
             assert held < count
-            answers = await asyncio.to_thread(lambda: [fake.receive() for _ in range(count)])
+            answers = await tasks.to_thread(lambda: [fake.receive() for _ in range(count)])
             assert [x.header.reply_serial for x in answers] == list(range(5, 5 + count))
             assert {len(x.values()[0]) for x in answers} == {size}
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def test_a_large_message_is_not_parsed(
                 assert caught.value.name == error.name
                 assert await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_descriptors_are_closed(each_bus: PrivateBus) -> None:
@@ -294,7 +294,7 @@ def test_descriptors_are_closed(each_bus: PrivateBus) -> None:
                 assert await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
                 assert _open_descriptors() == before
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_descriptors_of_malformed_messages_are_closed(tmp_path: Path) -> None:
@@ -308,14 +308,14 @@ def test_descriptors_of_malformed_messages_are_closed(tmp_path: Path) -> None:
             bad[8:12] = bytes(4)
             fake.raw(bytes(bad), [0] * 253)
             fake.raw(good, [0] * 253)
-            answer = await asyncio.to_thread(fake.receive)
+            answer = await tasks.to_thread(fake.receive)
             assert answer.header.error_name == errors.UnknownMethod.name
             assert _open_descriptors() == before
             fake.raw(b"garbage, and no message at all", [0] * 253)
             await connection.wait_for_disconnect()
             assert _open_descriptors() == before - 1
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_own_descriptors_are_closed_when_they_cannot_be_sent(tmp_path: Path) -> None:
@@ -331,7 +331,7 @@ def test_own_descriptors_are_closed_when_they_cannot_be_sent(tmp_path: Path) -> 
             connection.send(reply, [os.dup(0)])
             assert _open_descriptors() == before - 2
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_queued_replies_leave_before_the_end(tmp_path: Path) -> None:
@@ -343,14 +343,14 @@ def test_queued_replies_leave_before_the_end(tmp_path: Path) -> None:
             for _ in range(signals):
                 data = message.signal(connection.next_serial(), TOP, IFACE, "Happened", "s", ["x" * 50_000])
                 connection.send(data)
-            closing = asyncio.create_task(connection.close())
-            received = await asyncio.to_thread(lambda: [fake.receive() for _ in range(signals)])
+            closing = tasks.create_task(connection.close())
+            received = await tasks.to_thread(lambda: [fake.receive() for _ in range(signals)])
             await closing
             assert len(received) == signals
             with pytest.raises(ConnectionError):
                 fake.receive()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_half_a_message_costs_no_time(tmp_path: Path) -> None:
@@ -363,12 +363,12 @@ def test_half_a_message_costs_no_time(tmp_path: Path) -> None:
             await _until(lambda: len(seen) == 1)
             # Where nothing else is ready, the loop sleeps: this is the processor's time, not the clock's.
             before = time.process_time()
-            await asyncio.sleep(0.5)
+            await tasks.sleep(0.5)
             assert time.process_time() - before < 0.25
             fake.raw(call[50:])
             await _until(lambda: len(seen) == 2)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_random_bytes_in_every_place(each_bus: PrivateBus) -> None:
@@ -389,7 +389,7 @@ def test_random_bytes_in_every_place(each_bus: PrivateBus) -> None:
                             break
             await _still_serves(each_bus)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def _into(seen: list[Any], what: Callable[[message.Message], Any]) -> MessageHandler:
@@ -401,9 +401,9 @@ def _into(seen: list[Any], what: Callable[[message.Message], Any]) -> MessageHan
 
 
 async def _until(condition: Any) -> None:
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
-            await asyncio.sleep(0)
+    async with tasks.timeout(60):
+        while not condition():  # what is waited for has no event of its own
+            await tasks.sleep(0)
 
 
 def _frame(fake: FakeBus, data: bytes) -> Any:

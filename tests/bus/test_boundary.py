@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +13,11 @@ from nestd import errors
 from nestd.bus import boundary
 from nestd.bus import interface as description
 from nestd.bus.exported import Call, Handler
-from nestd.model import Scope
+from nestd.bus.manager import LaunchRequest
+from nestd.guests.request import guest_spec
+from nestd.model import Nesting, Scope, Waiting
 from nestd.wire.library import Variant
+from tests.support import loop
 
 _MANAGER, _GUEST = "org.nestd1.Manager", "org.nestd1.Guest"
 
@@ -71,10 +73,13 @@ def _call(member: str, *arguments: Any, interface: str = _MANAGER, interactive: 
 
 def _judged(judge: _Judge, call: Call, exported: Any = None) -> list[str]:
     """The actions that were asked for. Raises what the guard raises."""
-    request = boundary.change(call) if call.member in ("Enable", "Disable") else None
+    request: object = boundary.change(call) if call.member in ("Enable", "Disable") else None
+    if call.member == "Launch":
+        name, options = call.arguments
+        request = LaunchRequest(guest_spec(name, "", options), options.get("user", ""))
     pending = boundary.Guard(judge)(call, request, exported or _Guest())
     if pending is not None:
-        asyncio.run(pending)
+        loop.run(pending)
     return [action for _, action, _, _ in judge.asked]
 
 
@@ -112,6 +117,43 @@ def test_a_change_needs_the_actions_of_its_scope(member: str, scope: str | None,
             _judged(_Judge(allowed=frozenset(actions) - {refused}), _call(member, options))
 
 
+def _waiting(scope: Scope) -> Waiting:
+    return Waiting(Nesting.OFF, scope, 0)
+
+
+_HALVES = {
+    Scope.RUNTIME: [boundary.SET_RUNTIME],
+    Scope.BOOT: [boundary.SET_BOOT],
+    Scope.BOTH: [boundary.SET_RUNTIME, boundary.SET_BOOT],
+}
+
+
+@pytest.mark.parametrize("asked", Scope)
+@pytest.mark.parametrize("waits", [Scope.RUNTIME, Scope.BOTH])
+def test_what_waits_is_not_displaced_by_less_than_it_needed(asked: Scope, waits: Scope) -> None:
+    call = _call("Enable", {"scope": Variant("s", str(asked)), "when-idle": Variant("b", True)})
+    request = boundary.change(call, _waiting(waits))
+    assert request.when_idle
+    judge = _Judge(allowed=frozenset(_HALVES[Scope.BOTH]))
+    pending = boundary.Guard(judge)(call, request, _Guest())
+    assert pending is not None
+    loop.run(pending)
+    needed = [action for _, action, _, _ in judge.asked]
+    assert needed == (_HALVES[asked] if asked is waits else _HALVES[Scope.BOTH])
+    dry = boundary.change(_call("Enable", {"dry-run": Variant("b", True)}), _waiting(waits))
+    assert boundary.Guard(_Judge())(call, dry, _Guest()) is None
+
+
+@pytest.mark.parametrize("waits", [None, Scope.RUNTIME, Scope.BOTH])
+def test_cancelling_needs_what_asking_needed(waits: Scope | None) -> None:
+    judge = _Judge(allowed=frozenset(_HALVES[Scope.BOTH]))
+    pending = boundary.Guard(judge)(_call("CancelPending"), waits and _waiting(waits), _Guest())
+    assert pending is not None
+    loop.run(pending)
+    assert [action for _, action, _, _ in judge.asked] == _HALVES[waits or Scope.RUNTIME]
+    assert {*judge.asked[0][2]} == {"polkit.message"}
+
+
 def test_a_dry_run_is_reading() -> None:
     assert _judged(_Judge(), _call("Enable", {"dry-run": Variant("b", True)})) == []
 
@@ -122,6 +164,15 @@ def test_launch() -> None:
     assert judge.asked[0][2] == {"guest": "demo"}
     with pytest.raises(errors.AccessDenied):
         _judged(_Judge(), _call("Launch", "demo", {}))
+
+
+def test_root_alone_chooses_the_user_and_nobody_is_asked_about_others() -> None:
+    call = _call("Launch", "demo", {"user": "mail"})
+    assert _judged(_Judge(uid=0, allowed=frozenset({boundary.LAUNCH})), call) == [boundary.LAUNCH]
+    judge = _Judge(allowed=frozenset({boundary.LAUNCH}))
+    with pytest.raises(errors.AccessDenied, match="Only root chooses"):
+        _judged(judge, call)
+    assert judge.asked == []
 
 
 @pytest.mark.parametrize("member", ["Stop", "Kill", "OpenConsole", "GetConsoleLog"])
@@ -163,10 +214,3 @@ def test_a_change_is_validated() -> None:
     assert boundary.change(_call("Enable", {})) == boundary.Change(Scope.BOTH, False)
     with pytest.raises(errors.InvalidArgs, match="both, runtime, boot"):
         boundary.change(_call("Enable", {"scope": Variant("s", "never")}))
-
-
-@pytest.mark.parametrize("text", ["a\0b", "a\nb", "\x7f", "\t"])
-def test_control_characters_are_refused(text: str) -> None:
-    with pytest.raises(errors.InvalidArgs, match="append"):
-        boundary.one_line("append", text)
-    assert boundary.one_line("append", "console=ttyS0 é") == "console=ttyS0 é"

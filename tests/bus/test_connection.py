@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus.connection import Connection
 from nestd.bus.matches import BUS, Rule, Signal
 from nestd.wire import message
@@ -17,6 +16,7 @@ from nestd.wire.header import Flag, Kind
 from tests.bus.fakebus import FakeBus, faking
 from tests.bus.rawclient import RawClient
 from tests.bus.service import IFACE, NAME, TOP, serving
+from tests.support import loop
 from tests.support.privatebus import PrivateBus
 
 _OTHER = "org.freedesktop.PolicyKit1"
@@ -47,7 +47,7 @@ def test_calls_over_a_real_bus(each_bus: PrivateBus) -> None:
             told = await _failure(client.call(NAME, TOP, IFACE, "Echo", "s", ["x"]))
             assert told.name == "org.freedesktop.DBus.Error.Disconnected"
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_names(bus: PrivateBus) -> None:
@@ -61,7 +61,7 @@ def test_names(bus: PrivateBus) -> None:
         await one.close()
         await two.close()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_signals_count_only_from_the_owner_of_the_name(each_bus: PrivateBus) -> None:
@@ -102,13 +102,13 @@ def test_signals_count_only_from_the_owner_of_the_name(each_bus: PrivateBus) -> 
         for each in (listener, first, second):
             await each.close()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_a_handler_that_fails_keeps_the_signal_from_nobody(bus: PrivateBus) -> None:
     async def go() -> None:
         connection = await Connection.connect(bus.address)
-        heard = asyncio.Event()
+        heard = tasks.Event()
 
         def fails(_: Signal) -> None:
             raise RuntimeError("a bug")
@@ -117,11 +117,11 @@ def test_a_handler_that_fails_keeps_the_signal_from_nobody(bus: PrivateBus) -> N
         await connection.subscribe(rule, fails)
         await connection.subscribe(rule, lambda _: heard.set())
         with RawClient(bus.address):
-            async with asyncio.timeout(20):
+            async with tasks.timeout(20):
                 await heard.wait()
         await connection.close()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_the_end_of_the_bus_is_noticed(bus: PrivateBus) -> None:
@@ -129,30 +129,30 @@ def test_the_end_of_the_bus_is_noticed(bus: PrivateBus) -> None:
         connection = await Connection.connect(bus.address)
         other = await Connection.connect(bus.address)
         await other.request_name(NAME)
-        called = asyncio.Event()
+        called = tasks.Event()
 
         def never_answer(received: message.Message) -> bool:
             called.set()
             return received.header.kind == Kind.CALL
 
         other.add_message_handler(never_answer)
-        waiting = asyncio.create_task(_failure(connection.call(NAME, "/", "a.b", "C")))
+        waiting = tasks.create_task(_failure(connection.call(NAME, "/", "a.b", "C")))
         await called.wait()
-        await asyncio.to_thread(bus.stop)
-        async with asyncio.timeout(20):
+        await tasks.to_thread(bus.stop)
+        async with tasks.timeout(20):
             await connection.wait_for_disconnect()
             assert (await waiting).name == "org.freedesktop.DBus.Error.Disconnected"
         await connection.close()
         await other.close()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_only_whom_it_was_asked_of_can_answer(tmp_path: Path) -> None:
     async def go() -> None:
         async with faking(tmp_path) as (fake, connection):
-            call = asyncio.create_task(connection.call(_ASKED, "/", "a.b", "C"))
-            header = (await asyncio.to_thread(fake.receive)).header
+            call = tasks.create_task(connection.call(_ASKED, "/", "a.b", "C"))
+            header = (await tasks.to_thread(fake.receive)).header
             fake.send(_LIAR, message.reply(7, header, "s", ["forged"]))
             fake.send(_LIAR, message.error(8, header, "a.Forged", "forged"))
             fake.send(BUS, message.reply(9, header, "s", ["not even the bus"]))
@@ -160,12 +160,12 @@ def test_only_whom_it_was_asked_of_can_answer(tmp_path: Path) -> None:
             fake.send(_ASKED, message.reply(11, header, "s", ["right"]))
             fake.send(_ASKED, message.reply(12, header, "s", ["once more"]))
             assert await call == ["right"]
-            call = asyncio.create_task(connection.call(_ASKED, "/", "a.b", "C"))
-            header = (await asyncio.to_thread(fake.receive)).header
+            call = tasks.create_task(connection.call(_ASKED, "/", "a.b", "C"))
+            header = (await tasks.to_thread(fake.receive)).header
             fake.send(BUS, message.error(13, header, "a.Gone", "it left"))
             assert (await _failure(call)).name == "a.Gone"
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 @pytest.mark.parametrize("ending", ["time", "cancel"])
@@ -173,50 +173,50 @@ def test_an_answer_that_comes_too_late(tmp_path: Path, ending: str) -> None:
     async def go() -> None:
         async with faking(tmp_path) as (fake, connection):
             limit = 0.01 if ending == "time" else 20
-            call = asyncio.create_task(connection.call(_ASKED, "/", "a.b", "C", limit=limit))
-            header = (await asyncio.to_thread(fake.receive)).header
+            call = tasks.create_task(connection.call(_ASKED, "/", "a.b", "C", limit=limit))
+            header = (await tasks.to_thread(fake.receive)).header
             if ending == "cancel":
                 call.cancel()
-                with pytest.raises(asyncio.CancelledError):
+                with pytest.raises(tasks.Cancelled):
                     await call
             else:
                 assert (await _failure(call)).name == "org.freedesktop.DBus.Error.NoReply"
             fake.send(_ASKED, message.reply(9, header, "s", ["late"]))
             await _next_call(fake, connection)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 @pytest.mark.parametrize("body", [b"\xff\xff\xff\xff\0", bytes(300 << 10)], ids=["malformed", "too large"])
 def test_an_answer_that_makes_no_sense(tmp_path: Path, body: bytes) -> None:
     async def go() -> None:
         async with faking(tmp_path) as (fake, connection):
-            call = asyncio.create_task(connection.call(_ASKED, "/", "a.b", "C"))
-            header = (await asyncio.to_thread(fake.receive)).header
+            call = tasks.create_task(connection.call(_ASKED, "/", "a.b", "C"))
+            header = (await tasks.to_thread(fake.receive)).header
             whole = bytearray(message.reply(9, header._replace(sender=_ASKED), "s", [""]))
             whole[4:8] = len(body).to_bytes(4, "little")
             from tests.bus.fakebus import stamped
 
-            sending = asyncio.to_thread(fake.raw, stamped(_ASKED, bytes(whole[:-5]) + body))
+            sending = tasks.to_thread(fake.raw, stamped(_ASKED, bytes(whole[:-5]) + body))
             await sending
             told = await _failure(call)
             assert told.name in ("org.freedesktop.DBus.Error.InconsistentMessage", errors.LimitsExceeded.name)
             await _next_call(fake, connection)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_a_stream_that_is_no_stream_of_messages(tmp_path: Path) -> None:
     async def go() -> None:
         async with faking(tmp_path) as (fake, connection):
-            call = asyncio.create_task(_failure(connection.call(_ASKED, "/", "a.b", "C")))
-            await asyncio.to_thread(fake.receive)
+            call = tasks.create_task(_failure(connection.call(_ASKED, "/", "a.b", "C")))
+            await tasks.to_thread(fake.receive)
             fake.raw(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            async with asyncio.timeout(20):
+            async with tasks.timeout(20):
                 await connection.wait_for_disconnect()
             assert (await call).name == "org.freedesktop.DBus.Error.Disconnected"
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_nobody_there(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         with pytest.raises(errors.Malformed):
             await Connection.connect("tcp:host=example")
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_the_second_address_is_tried(bus: PrivateBus) -> None:
@@ -236,7 +236,7 @@ def test_the_second_address_is_tried(bus: PrivateBus) -> None:
         assert connection.unique_name.startswith(":")
         await connection.close()
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 @pytest.mark.parametrize(
@@ -252,8 +252,8 @@ def test_rules_that_are_refused(rule: str) -> None:
 
 async def _next_call(fake: FakeBus, connection: Connection) -> None:
     """The connection still works."""
-    call = asyncio.create_task(connection.call(_ASKED, "/", "a.b", "D"))
-    header = (await asyncio.to_thread(fake.receive)).header
+    call = tasks.create_task(connection.call(_ASKED, "/", "a.b", "D"))
+    header = (await tasks.to_thread(fake.receive)).header
     assert (header.kind, header.flags & Flag.NO_REPLY_EXPECTED) == (Kind.CALL, 0)
     fake.send(_ASKED, message.reply(20, header, "s", ["fine"]))
     assert await call == ["fine"]

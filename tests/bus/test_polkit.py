@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -13,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus.connection import Connection
 from nestd.bus.polkit import Authority
 from nestd.wire.library import Variant
 from tests.bus.fakepolkit import FakePolkit, Mood
+from tests.support import loop
 from tests.support.privatebus import PrivateBus
 
 _ACTION = "org.nestd1.launch"
@@ -76,7 +76,7 @@ def test_every_answer_but_yes_is_no(bus: PrivateBus, mood: Mood, error: type[err
         await polkit.close()
 
     with _stranger(bus) as sender:
-        asyncio.run(go(sender))
+        loop.run(go(sender))
 
 
 @pytest.mark.parametrize("mood", [Mood.ALLOW, Mood.BOTH])
@@ -98,7 +98,7 @@ def test_yes(bus: PrivateBus, mood: Mood) -> None:
         await polkit.close()
 
     with _stranger(bus) as sender:
-        asyncio.run(go(sender))
+        loop.run(go(sender))
 
 
 @pytest.mark.parametrize("interactive", [False, True])
@@ -109,25 +109,25 @@ def test_a_question_is_withdrawn_when_time_is_up(bus: PrivateBus, interactive: b
         limits = (20.0, 0.2) if interactive else (0.2, 20.0)
         authority = Authority(connection, seconds=limits[0], seconds_interactive=limits[1])
         assert isinstance(await _refusal(authority, sender, interactive=interactive), errors.Timeout)
-        async with asyncio.timeout(20):
+        async with tasks.timeout(20):
             await polkit.withdrawn.wait()
         assert polkit.cancelled == [polkit.questions[0][4]]
         await connection.close()
         await polkit.close()
 
     with _stranger(bus) as sender:
-        asyncio.run(go(sender))
+        loop.run(go(sender))
 
 
 def test_a_question_is_withdrawn_when_the_caller_leaves(bus: PrivateBus) -> None:
     async def go(sender: str) -> None:
         polkit = await FakePolkit.start(bus.address, Mood.HANG)
         connection = await Connection.connect(bus.address)
-        check = asyncio.create_task(Authority(connection).check(sender, _ACTION, {}, True))
-        async with asyncio.timeout(20):
+        check = tasks.create_task(Authority(connection).check(sender, _ACTION, {}, True))
+        async with tasks.timeout(20):
             await polkit.asked.wait()
             check.cancel()
-            await asyncio.gather(check, return_exceptions=True)
+            await tasks.wait([check])
             await polkit.withdrawn.wait()
         assert check.cancelled()
         assert polkit.cancelled == [polkit.questions[0][4]]
@@ -135,7 +135,7 @@ def test_a_question_is_withdrawn_when_the_caller_leaves(bus: PrivateBus) -> None
         await polkit.close()
 
     with _stranger(bus) as sender:
-        asyncio.run(go(sender))
+        loop.run(go(sender))
 
 
 def test_without_polkit_only_root_passes(bus: PrivateBus) -> None:
@@ -151,7 +151,7 @@ def test_without_polkit_only_root_passes(bus: PrivateBus) -> None:
         await connection.close()
 
     with _stranger(bus) as sender:
-        asyncio.run(go(sender))
+        loop.run(go(sender))
 
 
 def test_root_is_not_even_asked_about(bus: PrivateBus) -> None:
@@ -163,4 +163,4 @@ def test_root_is_not_even_asked_about(bus: PrivateBus) -> None:
         await connection.close()
         await polkit.close()
 
-    asyncio.run(go())
+    loop.run(go())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from struct import pack
@@ -11,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nestd import errors
+from nestd import errors, tasks
 from nestd.bus.exported import Call, Exported, Handler
 from nestd.bus.replies import Replies
 from nestd.wire import message
@@ -20,6 +19,7 @@ from nestd.wire.header import Flag
 from tests.bus.fakebus import stamped
 from tests.bus.rawclient import BusReplyError, RawClient
 from tests.bus.service import IFACE, NAME, PROPERTIES, TOP, Thing, serving
+from tests.support import loop
 from tests.support.privatebus import PrivateBus
 
 _MANAGER = "org.freedesktop.DBus.ObjectManager"
@@ -161,7 +161,7 @@ def test_the_same_question_is_worked_out_once_for_each_caller(each_bus: PrivateB
                     ]
             assert (thing.asked - asked, thing.made) == (2, 2)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_no_reply_is_sent_to_who_wants_none(bus: PrivateBus) -> None:
@@ -175,10 +175,10 @@ def test_no_reply_is_sent_to_who_wants_none(bus: PrivateBus) -> None:
                     wanted = client.post(*question)
                     seen = []
                     while wanted not in seen:
-                        seen.append((await asyncio.to_thread(client.receive)).header.reply_serial)
+                        seen.append((await tasks.to_thread(client.receive)).header.reply_serial)
                     assert quiet not in seen
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_each_call_is_authorized_anew(bus: PrivateBus) -> None:
@@ -204,7 +204,7 @@ def test_each_call_is_authorized_anew(bus: PrivateBus) -> None:
                             await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"])
             assert thing.made == 1
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_an_authorization_that_has_to_be_asked_for_is_asked_for_each_time(bus: PrivateBus) -> None:
@@ -227,7 +227,7 @@ def test_an_authorization_that_has_to_be_asked_for_is_asked_for_each_time(bus: P
                     assert await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x red"]
         assert asked == ["Echo", "Echo"]
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_objects_that_come_and_go(bus: PrivateBus) -> None:
@@ -253,7 +253,7 @@ def test_objects_that_come_and_go(bus: PrivateBus) -> None:
                     with pytest.raises(BusReplyError, match="UnknownObject"):
                         await client.ask(*question)
 
-    asyncio.run(go())
+    loop.run(go())
 
 
 def test_no_reply_is_older_than_what_was_announced(each_bus: PrivateBus) -> None:
@@ -292,13 +292,13 @@ def test_no_reply_is_older_than_what_was_announced(each_bus: PrivateBus) -> None
                 rule = "type='signal',interface='org.freedesktop.DBus.Properties'"
                 bus = "org.freedesktop.DBus"
                 await client.ask(bus, "/org/freedesktop/DBus", bus, "AddMatch", "s", [rule])
-                racing = asyncio.create_task(asyncio.to_thread(race, client))
+                racing = tasks.create_task(tasks.to_thread(race, client))
                 for number in range(1, _ROUNDS + 1):
                     thing.colour = str(number)
                     service.dispatcher.changed(TOP, IFACE, {"Colour": thing.colour})
-                    await asyncio.sleep(0.001)
+                    await tasks.sleep(0.001)
                 answers = await racing
             # Some were answered from what was kept, or nothing was tried here.
             assert thing.made < answers / 3
 
-    asyncio.run(go())
+    loop.run(go())

@@ -73,10 +73,22 @@ OBJECTS = {
     "/org/nestd1": {"org.nestd1.Manager": {}},
     DEMO: {"org.nestd1.Guest": GUEST},
 }
+CHECKS = [
+    ["extension", "pass", "The CPU has svm.", ""],
+    ["parameter-vgif", "warn", "kvm_amd runs with vgif=0.", "Take it away\x1b[1m."],
+    ["kvm-device", "fail", "/dev/kvm is missing.", "Make it again."],
+]
+HOLDERS = [
+    [4711, "qemu-system-x86", "machine-qemu\\x2d1\\x2dweb.scope", "web"],
+    [5, "vmm\x1b", "", ""],
+]
 ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "GetStatus": ("a{sv}", [STATUS]),
+    "Diagnose": ("a(ssss)", [CHECKS]),
+    "ListHolders": ("a(usss)", [HOLDERS]),
     "GetManagedObjects": ("a{oa{sa{sv}}}", [OBJECTS]),
     "GetAll": ("a{sv}", [GUEST]),
+    "CancelPending": ("", []),
     "Get": ("v", [Variant("s", "svm")]),
     "Enable": ("a{sv}", [CHANGED]),
     "Disable": ("a{sv}", [CHANGED]),

@@ -58,6 +58,48 @@ def test_status_as_json(fake: Fake) -> None:
     assert "\x1b" not in done.stdout
 
 
+DIAGNOSIS = """\
+ok   The CPU has svm. [extension]
+warn kvm_amd runs with vgif=0. [parameter-vgif]
+     To do: Take it away\\x1b[1m.
+FAIL /dev/kvm is missing. [kvm-device]
+     To do: Make it again.
+1 pass, 1 warn, 1 fail
+"""
+HOLDERS = """\
+PID   COMMAND          MACHINE  UNIT
+4711  qemu-system-x86  web      machine-qemu\\x2d1\\x2dweb.scope
+5     vmm\\x1b          -        -
+"""
+
+
+def test_diagnose_ends_as_its_checks_do(fake: Fake) -> None:
+    done = fake.run("diagnose")
+    assert (done.returncode, done.stdout, done.stderr) == (1, DIAGNOSIS, "")
+
+
+def test_diagnose_as_json(fake: Fake) -> None:
+    done = fake.run("diagnose", "--json")
+    rows = json.loads(done.stdout)
+    assert done.returncode == 1
+    assert rows[1] == {
+        "id": "parameter-vgif",
+        "verdict": "warn",
+        "message": "kvm_amd runs with vgif=0.",
+        "remedy": "Take it away\x1b[1m.",
+    }
+
+
+def test_holders(fake: Fake) -> None:
+    done = fake.run("holders")
+    assert (done.returncode, done.stdout, done.stderr) == (0, HOLDERS, "")
+    rows = json.loads(fake.run("holders", "--json").stdout)
+    assert [(row["pid"], row["command"], row["machine"]) for row in rows] == [
+        (4711, "qemu-system-x86", "web"),
+        (5, "vmm\x1b", ""),
+    ]
+
+
 @pytest.mark.parametrize(("command", "member"), [("enable", "Enable"), ("disable", "Disable")])
 def test_changes(fake: Fake, command: str, member: str) -> None:
     done = fake.run(command, "--boot", "--dry-run")
@@ -66,6 +108,14 @@ def test_changes(fake: Fake, command: str, member: str) -> None:
     (call,) = fake.calls()
     assert (call["member"], call["body"]) == (member, [{"scope": "boot", "dry-run": True}])
     assert call["interactive"] is True
+
+
+def test_a_change_that_waits(fake: Fake) -> None:
+    assert fake.run("disable", "--when-idle").returncode == 0
+    assert fake.run("cancel").stdout == "No change waits.\n"
+    asked, cancelled = fake.calls()
+    assert asked["body"] == [{"scope": "both", "dry-run": False, "when-idle": True}]
+    assert (cancelled["member"], cancelled["interactive"]) == ("CancelPending", True)
 
 
 def test_change_as_json(fake: Fake) -> None:

@@ -57,6 +57,12 @@ CHANGED: dict[str, Any] = {
 }
 
 
+def test_where_nothing_fails_the_sum_says_so() -> None:
+    checks = [{"id": "extension", "verdict": "pass", "message": "The CPU has svm.", "remedy": ""}]
+    assert render.diagnosis(checks) == "ok   The CPU has svm. [extension]\n1 pass, 0 warn, 0 fail\n"
+    assert render.holders([]) == "Nobody uses KVM.\n"
+
+
 def test_status_where_all_is_well() -> None:
     assert render.status(STATUS) == (
         "         Nesting: on (running)\n"
@@ -255,3 +261,23 @@ def test_colours_change_nothing_but_the_colours() -> None:
     assert re.sub(r"\x1b\[\d+m", "", painted) == render.status(STATUS)
     table = render.guests([GUEST], Style(True))
     assert re.sub(r"\x1b\[\d+m", "", table) == render.guests([GUEST])
+
+
+def test_what_waits() -> None:
+    waiting = {**CHANGED, "changed": False, "pending": True, "nested": "on", "nested-at-boot": "on"}
+    told = render.change(waiting, dry_run=False)
+    assert told.startswith("KVM is in use: the change waits until nobody uses it, then takes these steps:\n")
+    assert "  1. " in told
+    assert "`nestctl cancel` takes the change back." in told
+    told = render.change(waiting, dry_run=True)
+    assert "the change would wait" in told and "cancel" not in told
+
+
+def test_status_of_what_waits_and_of_a_drift() -> None:
+    more = {"pending-change": "off", "pending-scope": "both", "pending-user": 1000, "drift": "some\x1bbody"}
+    text = render.status({**STATUS, **more})
+    assert (
+        "         Waiting: nesting will be off (now and at the next boot) as soon as nobody uses KVM; "
+        "user 1000 has asked for it\n"
+    ) in text
+    assert "           Drift: this is not what nestd was told: some\\x1bbody\n" in text

@@ -31,7 +31,7 @@ def changes(tools: Tools) -> list[list[str]]:
 def test_disable_reaches_the_kernel_and_the_file(root: Client, tree: Tree, tools: Tools) -> None:
     result = root.call("Disable", "a{sv}", [{}])[0]
     assert result == {
-        "changed": True, "nested": "off", "nested-at-boot": "off", "reboot-required": False,
+        "changed": True, "nested": "off", "nested-at-boot": "off", "reboot-required": False, "pending": False,
         "steps": [WRITE, UNLOAD, LOAD],
     }  # fmt: skip
     assert tree.read("/sys/module/kvm_amd/parameters/nested") == "0\n"

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.guests import places, sandbox
 from nestd.guests.launch import Launcher
@@ -20,7 +20,7 @@ from nestd.host.root import Root
 from nestd.host.units import Units
 from nestd.model import Extension, GuestRecord, GuestSpec
 from nestd.text import qemu
-from tests.support import fakeqemu
+from tests.support import fakeqemu, loop
 from tests.support.fakesystemd import FakeSystemd
 from tests.support.privatebus import Kind, PrivateBus
 
@@ -132,15 +132,15 @@ def run(
     """Play a scenario on a machine of its own, within a minute."""
 
     async def play(made: House) -> None:
-        async with asyncio.timeout(60):
+        async with tasks.timeout(60):
             await scenario(made)
 
     with house(manner, kind) as made:
-        asyncio.run(play(made))
+        loop.run(play(made))
 
 
 async def until(condition: Callable[[], bool], limit: float = 20.0) -> None:
     """Wait for what must come; TimeoutError if it does not."""
-    async with asyncio.timeout(limit):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-            await asyncio.sleep(0.01)
+    async with tasks.timeout(limit):
+        while not condition():
+            await tasks.sleep(0.01)

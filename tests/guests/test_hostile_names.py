@@ -14,7 +14,7 @@ import pytest
 from nestd import log
 from nestd.bus.boundary import RULES
 from nestd.bus.exported import Call
-from nestd.bus.manager import guest_path
+from nestd.bus.manager import LaunchRequest, guest_path
 from nestd.errors import InvalidArgs
 from nestd.guests import places, request, sandbox
 from nestd.guests.request import check_name, guest_spec
@@ -156,7 +156,8 @@ def test_odd_words_are_one_value_of_one_field(tmp_path: Path, odd: str) -> None:
 def test_polkit_is_asked_about_checked_names_alone() -> None:
     """The question holds the name that the request was checked for; the order is the dispatcher's."""
     call = Call(":1.1", "/org/nestd1", "org.nestd1.Manager", "Launch", ("demo", {}), True)
-    demand = RULES["org.nestd1.Manager", "Launch"](call, None, None)  # type: ignore[arg-type]
+    asked = LaunchRequest(guest_spec("demo", "", {}), "")
+    demand = RULES["org.nestd1.Manager", "Launch"](call, asked, None)  # type: ignore[arg-type]
     assert demand.details == {"guest": "demo"}
     with pytest.raises(InvalidArgs):
         request.guest_spec("demo\n<b>", "alice", {})

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
+from nestd import tasks
 from nestd.errors import GuestExists, InvalidArgs, LaunchFailed, NestingNotGranted
 from nestd.model import Extension, GuestSpec, GuestState
 from tests.guests.house import House, run, until
+from tests.support import loop
 from tests.support.fakeqemu import Manner
 
 
@@ -108,12 +108,12 @@ def test_a_qemu_that_babbles_is_no_qemu() -> None:
 def test_a_launch_that_is_cancelled_leaves_nothing() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
-            task = asyncio.create_task(nestd.launch())
+            task = tasks.create_task(nestd.launch())
             await until((house.top / "run/nestd/guests/demo/qmp").exists)
             with pytest.raises(GuestExists):
                 await nestd.launch()
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
+            with pytest.raises(tasks.Cancelled):
                 await task
             assert house.runs() == []
             assert nestd.story() == []
@@ -127,12 +127,13 @@ def test_a_launch_that_is_cancelled_leaves_nothing() -> None:
 def test_two_launches_of_one_name() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
-            both = await asyncio.gather(nestd.launch(), nestd.launch(), return_exceptions=True)
+            both = await loop.together(nestd.launch(), nestd.launch())
             assert sorted(type(one).__name__ for one in both) == ["GuestExists", "GuestRecord"]
             with pytest.raises(GuestExists, match="demo"):
                 await nestd.launch()
             await nestd.launch("other")
-            await asyncio.gather(nestd.registry.kill("demo"), nestd.registry.kill("other"))
+            kills = await loop.together(nestd.registry.kill("demo"), nestd.registry.kill("other"))
+            assert kills == [None, None]
 
     run(scenario)
 

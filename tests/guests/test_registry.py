@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -11,9 +10,11 @@ import socket
 
 import pytest
 
+from nestd import tasks
 from nestd.errors import Busy, Failed, GuestNotFound
 from nestd.model import GuestState
 from tests.guests.house import House, Nestd, run, until
+from tests.support import loop
 from tests.support.fakeqemu import Manner
 from tests.support.privatebus import Kind
 
@@ -34,7 +35,8 @@ def test_the_power_button_ends_a_guest(kind: Kind) -> None:
             await nestd.launch()
             assert (house.top / "run/nestd/registry/demo.json").stat().st_mode & 0o777 == 0o600
             assert (house.top / "run/nestd/registry").stat().st_mode & 0o777 == 0o700
-            await asyncio.gather(nestd.registry.stop("demo"), nestd.registry.stop("demo"))
+            stops = await loop.together(nestd.registry.stop("demo"), nestd.registry.stop("demo"))
+            assert stops == [None, None]
             assert nestd.story() == [
                 ("added", "running", ""),
                 ("changed", "stopping", ""),
@@ -72,7 +74,7 @@ def test_kill_reaches_what_ignores_everything_else() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
             await nestd.launch()
-            stopping = asyncio.create_task(nestd.registry.stop("demo", 3600))
+            stopping = tasks.create_task(nestd.registry.stop("demo", 3600))
             await until(lambda: nestd.registry.get("demo").state is GuestState.STOPPING)
             await nestd.registry.kill("demo")
             await stopping

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,13 @@ import pytest
 
 from nestd.guests import words
 from nestd.host.commands import Commands
+from tests.support import loop
 
 FAILED = {"Result": "exit-code", "ExecMainStatus": 1, "InvocationID": b"\xab\xcd"}
 
 
 def _last_words(folder: Path, known: dict[str, Any]) -> str:
-    return asyncio.run(words.last_words(Commands(f"{folder}:/usr/bin:/bin"), known))
+    return loop.run(words.last_words(Commands(f"{folder}:/usr/bin:/bin"), known))
 
 
 def _journalctl(folder: Path, script: str) -> Path:
@@ -39,7 +39,7 @@ def test_a_journal_that_says_nothing(tmp_path: Path, script: str) -> None:
 
 
 def test_no_journal_and_no_invocation(tmp_path: Path) -> None:
-    alone = asyncio.run(words.last_words(Commands(str(tmp_path)), FAILED))
+    alone = loop.run(words.last_words(Commands(str(tmp_path)), FAILED))
     assert alone == "it ended with exit status 1"
     assert _last_words(_journalctl(tmp_path, "echo never"), {**FAILED, "InvocationID": []}) == alone
 

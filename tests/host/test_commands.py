@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from pathlib import Path
 
 import pytest
 
+from nestd import tasks
 from nestd.errors import ToolFailed, ToolMissing
 from nestd.host.commands import Commands, Completed
+from tests.support import loop
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def run(*argv: str, limit: float = 30.0) -> Completed:
-    return asyncio.run(Commands(PATH).run(*argv, limit=limit))
+    return loop.run(Commands(PATH).run(*argv, limit=limit))
 
 
 def program(folder: Path, text: str, mode: int = 0o755) -> Commands:
@@ -76,17 +77,17 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(ToolMissing, match="no-such-tool is not installed"):
         run("no-such-tool")
     with pytest.raises(ToolMissing):
-        asyncio.run(program(tmp_path, "#!/bin/sh\n", 0o644).run("tool"))
+        loop.run(program(tmp_path, "#!/bin/sh\n", 0o644).run("tool"))
     (tmp_path / "folder").mkdir()
     with pytest.raises(ToolMissing):
-        asyncio.run(Commands(str(tmp_path)).run("folder"))
+        loop.run(Commands(str(tmp_path)).run("folder"))
     with pytest.raises(ToolMissing):
-        asyncio.run(Commands("").run("sh"))
+        loop.run(Commands("").run("sh"))
 
 
 def test_cannot_be_executed(tmp_path: Path) -> None:
     with pytest.raises(ToolFailed, match="cannot be executed") as caught:
-        asyncio.run(program(tmp_path, "#!/no/such/interpreter\n").run("tool", "x"))
+        loop.run(program(tmp_path, "#!/no/such/interpreter\n").run("tool", "x"))
     assert caught.value.code == 126
     assert caught.value.argv == ("tool", "x")
 
@@ -110,13 +111,13 @@ def test_cancelling_ends_it_too(tmp_path: Path) -> None:
 
     async def main() -> None:
         script = f"sleep 600 & echo $$ $! > {pids}; wait"
-        task = asyncio.create_task(Commands(PATH).run("sh", "-c", script))
-        await asyncio.to_thread(told, pids)
+        task = tasks.create_task(Commands(PATH).run("sh", "-c", script))
+        await tasks.to_thread(told, pids)
         task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(tasks.Cancelled):
             await task
 
-    asyncio.run(main())
+    loop.run(main())
     leader, child = told(pids)
     with pytest.raises(ChildProcessError):
         os.waitpid(leader, os.WNOHANG)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from pathlib import Path
 
@@ -12,13 +11,14 @@ import pytest
 from nestd.errors import ToolFailed
 from nestd.host.commands import Completed
 from nestd.model import Extension, KvmAnswer
+from tests.support import loop
 from tests.support.fakekvm import FakeKvm
 from tests.support.tools import Tools
 from tests.support.tree import Tree
 
 
 def modprobe(tools: Tools, *words: str) -> Completed:
-    return asyncio.run(tools.commands.run("modprobe", *words))
+    return loop.run(tools.commands.run("modprobe", *words))
 
 
 def nested(tree: Tree, module: str = "kvm_amd") -> str:
@@ -79,7 +79,7 @@ def test_no_effect_on_what_is_there(tmp_path: Path) -> None:
     builtin = Tree(tmp_path / "builtin").amd().builtin("kvm_amd", nested="1")
     assert modprobe(Tools(builtin), "kvm_amd", "nested=0") == Completed(0, "", "")
     assert nested(loaded) == nested(builtin) == "1"
-    assert asyncio.run(Tools(builtin).commands.run("rmmod", "kvm_amd")).code == 1
+    assert loop.run(Tools(builtin).commands.run("rmmod", "kvm_amd")).code == 1
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_refusals(tmp_path: Path) -> None:
     assert "Operation not permitted" in modprobe(tools, "kvm_amd").err
     tree.module("kvm_amd")
     for module in ("kvm_amd", "kvm", "kvm_intel"):
-        assert asyncio.run(tools.commands.run("rmmod", module)).code == 1
+        assert loop.run(tools.commands.run("rmmod", module)).code == 1
     assert tree.root.exists("/sys/module/kvm_amd/initstate")
 
 
@@ -103,21 +103,21 @@ def test_injected_failures_are_used_up(tmp_path: Path) -> None:
     tools.fail("modprobe", idle=True)
     tools.fail("rmmod", "kvm_amd", hang=60)
     with pytest.raises(ToolFailed, match="no"):
-        asyncio.run(tools.kmod.load("kvm_amd", {}))
-    asyncio.run(tools.kmod.load("kvm_amd", {}))
+        loop.run(tools.kmod.load("kvm_amd", {}))
+    loop.run(tools.kmod.load("kvm_amd", {}))
     assert not tree.root.exists("/sys/module/kvm_amd")
-    asyncio.run(tools.kmod.load("kvm_amd", {}))
+    loop.run(tools.kmod.load("kvm_amd", {}))
     assert tree.root.exists("/sys/module/kvm_amd")
     with pytest.raises(ToolFailed, match="stopped"):
-        asyncio.run(tools.commands.run("rmmod", "kvm_amd", limit=5.0))
-    asyncio.run(tools.kmod.unload("kvm_amd"))
+        loop.run(tools.commands.run("rmmod", "kvm_amd", limit=5.0))
+    loop.run(tools.kmod.unload("kvm_amd"))
     assert [call[0] for call in tools.calls()] == ["modprobe"] * 3 + ["rmmod"] * 2
 
 
 def test_journal(tmp_path: Path) -> None:
     tools = Tools(Tree(tmp_path))
     tools.kernel_log("kernel: x86/cpu: VMX (outside TXT) disabled by BIOS\n")
-    assert "disabled by BIOS" in asyncio.run(tools.commands.run("journalctl", "-k")).out
+    assert "disabled by BIOS" in loop.run(tools.commands.run("journalctl", "-k")).out
 
 
 def test_kvm_offers_what_the_parameters_say(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nestd.host.holders import holders, machine_of, unit_of
+from nestd.host.holders import holders, place_of
 from nestd.host.root import Root
 from nestd.model import Holder
 from tests.support.tree import Tree
@@ -66,40 +66,62 @@ def test_processes_of_others_are_left_out() -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize(
-    ("cgroup", "unit"),
-    [
-        ("0::/system.slice/foo.service\n", "foo.service"),
-        ("0::/user.slice/user@1000.service/app.slice/app-x.scope/sub\n", "app-x.scope"),
-        ("12:cpu:/a.service\n0::/b.service\n", "b.service"),
-        ("12:cpu:/a.service\n", ""),
-        ("0::/\n", ""),
-        ("0::", ""),
-        ("", ""),
-        ("0::/.service\n", ""),
-        ("0::/a\x1bb.service\n", "a?b.service"),
-    ],
-)
-def test_unit_of(cgroup: str, unit: str) -> None:
-    assert unit_of(cgroup) == unit
+ID = "0123456789ab" + "c" * 52
+PODS = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1_2.slice"
+USER = "user.slice/user-1000.slice/user@1000.service"
 
 
 @pytest.mark.parametrize(
-    ("unit", "machine"),
+    ("cgroup", "unit", "machine"),
     [
-        ("nestd-guest-demo.service", "demo"),
-        ("nestd-guest-a.b_c-1.service", "a.b_c-1"),
-        ("machine-debian.scope", "debian"),
-        (r"machine-qemu\x2d12\x2dweb.scope", "web"),
-        (r"machine-lab\x2done.scope", "lab-one"),
-        (r"machine-\xc3\xa4.scope", "ä"),
-        (r"machine-\xff\x1b.scope", "\ufffd?"),
-        (r"machine-\xZZ.scope", r"\xZZ"),
-        ("machine-x.service", ""),
-        ("machine.slice", ""),
-        ("foo.service", ""),
-        ("", ""),
+        # No machine: the innermost unit.
+        ("0::/system.slice/foo.service\n", "foo.service", ""),
+        ("0::/user.slice/user-1000.slice/session-3.scope\n", "session-3.scope", ""),
+        (f"0::/{USER}/app.slice/app-x.scope/sub\n", "app-x.scope", ""),
+        ("12:cpu:/a.service\n0::/b.service\n", "b.service", ""),
+        ("12:cpu:/a.service\n", "", ""),
+        ("0::/\n", "", ""),
+        ("0::", "", ""),
+        ("", "", ""),
+        ("garbage\n:\n", "", ""),
+        ("0::/.service\n", "", ""),
+        ("0::/a\x1bb.service\n", "a?b.service", ""),
+        # cgroup 1
+        ("9:cpu:/x\n1:name=systemd:/system.slice/a.service\n0::/b.service\n", "a.service", ""),
+        # Virtual machines
+        ("0::/machine.slice/nestd-guest-demo.service\n", "nestd-guest-demo.service", "demo"),
+        ("0::/machine.slice/nestd-guest-a.b_c-1.service", "nestd-guest-a.b_c-1.service", "a.b_c-1"),
+        (
+            "0::/machine.slice/machine-qemu\\x2d12\\x2dweb.scope/libvirt/vcpu0\n",
+            r"machine-qemu\x2d12\x2dweb.scope",
+            "web",
+        ),
+        # Containers: the host's unit, whatever the container has below
+        ("0::/machine.slice/machine-deb.scope/payload/system.slice/qemu.service", "machine-deb.scope", "deb"),
+        (
+            "0::/machine.slice/systemd-nspawn@deb.service/payload/user.slice/session-1.scope\n",
+            "systemd-nspawn@deb.service",
+            "deb",
+        ),
+        (f"0::/system.slice/docker-{ID}.scope/system.slice/x.service", f"docker-{ID}.scope", "0123456789ab"),
+        (f"0::/machine.slice/libpod-{ID}.scope/container", f"libpod-{ID}.scope", "0123456789ab"),
+        (f"0::/{USER}/user.slice/libpod-{ID}.scope/container", f"libpod-{ID}.scope", "0123456789ab"),
+        (f"0::/{PODS}/cri-containerd-{ID}.scope", f"cri-containerd-{ID}.scope", "0123456789ab"),
+        (f"0::/{PODS}/crio-{ID}.scope", f"crio-{ID}.scope", "0123456789ab"),
+        (f"0::/docker/{ID}/init.scope", "", "0123456789ab"),
+        ("0::/lxc.payload.web/system.slice/qemu.service", "", "web"),
+        ("0::/system.slice/lxc.service/lxc.payload.a-b", "lxc.service", "a-b"),
+        # Escapes (systemd.unit(5))
+        (r"0::/machine-lab\x2done.scope", r"machine-lab\x2done.scope", "lab-one"),
+        (r"0::/machine-\xc3\xa4.scope", r"machine-\xc3\xa4.scope", "ä"),
+        (r"0::/machine-\xff\x1b.scope", r"machine-\xff\x1b.scope", "\ufffd?"),
+        (r"0::/machine-\xZZ.scope", r"machine-\xZZ.scope", r"\xZZ"),
+        # What only looks like one
+        ("0::/machine.slice", "", ""),
+        ("0::/machine-x.service", "machine-x.service", ""),
+        ("0::/docker-0123.scope", "docker-0123.scope", ""),
+        ("0::/libpod-conmon-1.scope", "libpod-conmon-1.scope", ""),
     ],
 )
-def test_machine_of(unit: str, machine: str) -> None:
-    assert machine_of(unit) == machine
+def test_place_of(cgroup: str, unit: str, machine: str) -> None:
+    assert place_of(cgroup) == (unit, machine)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
 from nestd.errors import Malformed, ToolFailed, ToolMissing
 from nestd.model import DriverState
+from tests.support import loop
 from tests.support.tools import Tools
 from tests.support.tree import RELEASE, Tree
 
@@ -76,7 +76,7 @@ def test_odd_names_are_refused(tools: Tools, name: str) -> None:
     if name == "--help":
         # A name to the kernel, and never an option to a tool.
         with pytest.raises(ToolFailed):
-            asyncio.run(tools.kmod.load(name, {}))
+            loop.run(tools.kmod.load(name, {}))
         assert tools.calls() == [["modprobe", "--", "__help"]]
         return
     for ask in (tools.kmod.state, tools.kmod.refcnt, tools.kmod.parameters):
@@ -111,11 +111,11 @@ def test_loading_disabled(tree: Tree, tools: Tools) -> None:
 
 
 def test_load_and_unload(tree: Tree, tools: Tools) -> None:
-    asyncio.run(tools.kmod.load("kvm-amd", {"nested": "0", "avic": "1"}))
+    loop.run(tools.kmod.load("kvm-amd", {"nested": "0", "avic": "1"}))
     assert tools.calls() == [["modprobe", "--", "kvm_amd", "nested=0", "avic=1"]]
     assert tools.kmod.parameters("kvm_amd") == {"nested": "0", "npt": "Y", "avic": "Y"}
     tree.write("/sys/module/kvm/parameters/ignore_msrs", "Y\n")
-    asyncio.run(tools.kmod.unload("kvm-amd"))
+    loop.run(tools.kmod.unload("kvm-amd"))
     assert tools.calls()[1:] == [["rmmod", "--", "kvm_amd"]]
     assert tools.kmod.state("kvm_amd") is DriverState.UNLOADED
     assert tools.kmod.parameters("kvm")["ignore_msrs"] == "Y"
@@ -124,7 +124,7 @@ def test_load_and_unload(tree: Tree, tools: Tools) -> None:
 def test_unload_in_use(tree: Tree, tools: Tools) -> None:
     tree.module("kvm_amd", refcnt=2)
     with pytest.raises(ToolFailed) as caught:
-        asyncio.run(tools.kmod.unload("kvm_amd"))
+        loop.run(tools.kmod.unload("kvm_amd"))
     assert caught.value.code == 1
     assert tools.kmod.state("kvm_amd") is DriverState.LOADED
     assert tools.kmod.refcnt("kvm_amd") == 2
@@ -132,7 +132,7 @@ def test_unload_in_use(tree: Tree, tools: Tools) -> None:
 
 def test_load_on_the_wrong_cpu_leaves_kvm_loaded(tools: Tools) -> None:
     with pytest.raises(ToolFailed, match="Operation not supported"):
-        asyncio.run(tools.kmod.load("kvm_intel", {}))
+        loop.run(tools.kmod.load("kvm_intel", {}))
     assert tools.kmod.loaded() == ("kvm",)
     assert tools.kmod.refcnt("kvm") == 0
 
@@ -140,11 +140,11 @@ def test_load_on_the_wrong_cpu_leaves_kvm_loaded(tools: Tools) -> None:
 def test_tools_that_are_missing_or_fail(tools: Tools) -> None:
     tools.fail("modprobe", "kvm_amd", code=7, words="of all things")
     with pytest.raises(ToolFailed, match="of all things") as caught:
-        asyncio.run(tools.kmod.load("kvm_amd", {}))
+        loop.run(tools.kmod.load("kvm_amd", {}))
     assert caught.value.code == 7
     tools.without("modprobe")
     tools.without("rmmod")
     with pytest.raises(ToolMissing, match="modprobe"):
-        asyncio.run(tools.kmod.load("kvm_amd", {}))
+        loop.run(tools.kmod.load("kvm_amd", {}))
     with pytest.raises(ToolMissing, match="rmmod"):
-        asyncio.run(tools.kmod.unload("kvm_amd"))
+        loop.run(tools.kmod.unload("kvm_amd"))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from nestd.errors import Malformed
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
+from tests.support import loop
 
 GREETING = b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
 OURS = os.getuid()
@@ -76,7 +76,7 @@ def _ask(path: Path, limit: float = 20.0) -> object:
         async with QmpSocket(connect(str(path), OURS), limit) as qmp:
             return await qmp.execute("query-status")
 
-    return asyncio.run(ask())
+    return loop.run(ask())
 
 
 def test_events_and_strangers_answers_are_passed_over(tmp_path: Path) -> None:

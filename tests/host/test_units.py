@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.errors import CallFailed
 from nestd.guests import sandbox
@@ -15,6 +15,7 @@ from nestd.host.units import JobFailed, UnitExists, Units, bus_label_escape, pla
 from nestd.model import GuestSpec
 from nestd.wire.library import Variant
 from tests.guests.house import NOBODY, House, run
+from tests.support import loop
 from tests.support.privatebus import Kind
 
 UNIT = "nestd-guest-x.service"
@@ -25,9 +26,9 @@ def _service(*argv: str) -> list[tuple[str, Variant]]:
 
 
 async def _until(units: Units, state: str) -> None:
-    async with asyncio.timeout(20):
-        while (await units.matching(UNIT)).get(UNIT, "") != state:  # noqa: ASYNC110 - asked, not followed
-            await asyncio.sleep(0.01)
+    async with tasks.timeout(20):
+        while (await units.matching(UNIT)).get(UNIT, "") != state:
+            await tasks.sleep(0.01)
 
 
 def _play(scenario: Callable[[Units], Awaitable[None]], kind: Kind = Kind.DAEMON) -> None:
@@ -54,7 +55,7 @@ def test_a_unit_from_start_to_end(kind: Kind) -> None:
         with pytest.raises(UnitExists):
             await units.start_transient(UNIT, _service("/bin/sleep", "600"))
         await units.kill(UNIT, 9)
-        async with asyncio.timeout(20):
+        async with tasks.timeout(20):
             known = await watch.ended
         assert (known["ActiveState"], known["Result"], known["ExecMainStatus"]) == ("failed", "signal", 9)
         assert await units.matching("nestd-guest-*.service") == {UNIT: "failed"}
@@ -120,7 +121,7 @@ def test_without_systemd() -> None:
     bus = _NoSystemd("org.freedesktop.DBus.Error.ServiceUnknown")
     for attempt in (Units(bus).start_transient(UNIT, []), Units(bus).follow(UNIT), Units(bus).stop(UNIT)):
         with pytest.raises(CallFailed, match="ServiceUnknown"):
-            asyncio.run(attempt)
+            loop.run(attempt)
     assert bus.calls == ["Subscribe", "Subscribe", "StopUnit"]
 
 

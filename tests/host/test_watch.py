@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 from __future__ import annotations
 
-import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from nestd import tasks
 from nestd.host.root import Root
 from nestd.host.watch import FolderWatch
+from tests.support import loop
 
 # Seconds: longer than a change takes to be told.
 QUIET = 0.3
@@ -20,7 +21,7 @@ class Changes:
 
     def __init__(self) -> None:
         self.count = 0
-        self._one = asyncio.Event()
+        self._one = tasks.Event()
 
     def __call__(self) -> None:
         self.count += 1
@@ -28,7 +29,7 @@ class Changes:
 
     async def told(self) -> None:
         """Wait for the next, 10 s at most."""
-        async with asyncio.timeout(10):
+        async with tasks.timeout(10):
             await self._one.wait()
         self._one.clear()
 
@@ -46,11 +47,11 @@ def steps(top: Path, folders: list[str], *actions: tuple[Callable[[], object], b
             if expected:
                 await changes.told()
             else:
-                await asyncio.sleep(QUIET)
+                await tasks.sleep(QUIET)
                 assert changes.count == before
         watch.close()
 
-    asyncio.run(main())
+    loop.run(main())
 
 
 def test_what_happens_in_a_folder(tmp_path: Path) -> None:
@@ -117,13 +118,13 @@ def test_many_events_are_one_change_and_an_overflow_is_one(tmp_path: Path) -> No
             (tmp_path / "d/f").rename(tmp_path / "d/g")
             (tmp_path / "d/g").rename(tmp_path / "d/f")
         await changes.told()
-        await asyncio.sleep(QUIET)
+        await tasks.sleep(QUIET)
         assert 1 <= changes.count <= 3
         (tmp_path / "d/new").write_text("")
         await changes.told()
         watch.close()
 
-    asyncio.run(main())
+    loop.run(main())
 
 
 def test_closed_tells_nothing(tmp_path: Path) -> None:
@@ -133,12 +134,12 @@ def test_closed_tells_nothing(tmp_path: Path) -> None:
         watch.close()
         watch.start()
         (tmp_path / "f").write_text("x")
-        await asyncio.sleep(0)
+        await tasks.sleep(0)
         watch.close()
-        await asyncio.sleep(QUIET)
+        await tasks.sleep(QUIET)
         assert changes.count == 0
 
-    asyncio.run(main())
+    loop.run(main())
 
 
 def test_start_says_what_is_wrong(tmp_path: Path) -> None:
@@ -150,4 +151,4 @@ def test_start_says_what_is_wrong(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             FolderWatch(Root(str(tmp_path / "none")), ["/x"], lambda: None).start()
 
-    asyncio.run(main())
+    loop.run(main())

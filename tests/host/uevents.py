@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
 from collections.abc import Callable
 
+from nestd import tasks
 from nestd.host.udev import ModuleMonitor
 from nestd.model import ModuleEvent
 
@@ -32,9 +32,9 @@ class Injector:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for it, 20 s at most."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what is waited for is a list that grows
-            await asyncio.sleep(0.01)
+    async with tasks.timeout(20):
+        while not condition():
+            await tasks.sleep(0.01)
 
 
 async def main() -> None:
@@ -60,7 +60,7 @@ async def main() -> None:
     monitor.close()
     count = len(events)
     kernel.send("add", "/module/closed")
-    await asyncio.sleep(0.1)
+    await tasks.sleep(0.1)
     monitor.close()
     kernel.close()
     flood = sum(event.module == "flood" for event in events)
@@ -68,4 +68,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    tasks.run(main())

@@ -6,10 +6,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nestd.host.machine import Host
+from nestd.model import Check, Status
+from nestd.nesting.circumstances import Circumstances, gather
+from nestd.nesting.diagnosis import Diagnosis
+from nestd.nesting.observer import Observer
 from nestd.nesting.status import Reading, read
 from tests.support.fakekvm import FakeKvm
+from tests.support.loop import run
 from tests.support.tools import Tools
 from tests.support.tree import RELEASE, Tree
+
+BARE_METAL = Circumstances("none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +36,23 @@ class Machine:
         tools, kvm = Tools(tree), FakeKvm(tree)
         return cls(tree, tools, kvm, Host(tree.root, tools.commands, tools.kmod, kvm, RELEASE))
 
-    def read(self) -> Reading:
+    def read(self, circumstances: Circumstances = BARE_METAL) -> Reading:
         """What is true now."""
-        return read(self.host, "none")
+        return read(self.host, circumstances)
+
+    def gather(self) -> Circumstances:
+        """The circumstances, as the daemon looks them up at its start."""
+        return run(gather(self.host))
+
+    def diagnose(self) -> tuple[Status, tuple[Check, ...]]:
+        """Diagnose, and the status that it leaves."""
+
+        async def look() -> tuple[Status, tuple[Check, ...]]:
+            observer = Observer(self.host, BARE_METAL, lambda _, __: None)
+            checks = await Diagnosis(self.host, observer, ()).run()
+            return observer.status, checks
+
+        return run(look())
 
     def state(self) -> dict[str, str]:
         """Every file of the tree that a change could touch, with its text."""

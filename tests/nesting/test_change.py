@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,11 @@ import pytest
 from nestd import errors
 from nestd.model import Nesting, Scope
 from nestd.nesting import change, dropin, plan
+from nestd.nesting.ledger import Ledger
 from nestd.nesting.status import Reading
+from nestd.nesting.store import CHANGE
 from tests.nesting.machines import Machine
+from tests.support import loop
 from tests.support.tree import Tree
 
 ON, OFF = Nesting.ON, Nesting.OFF
@@ -21,7 +24,17 @@ ON, OFF = Nesting.ON, Nesting.OFF
 def make(machine: Machine, nested: Nesting, scope: Scope = Scope.BOTH) -> Reading:
     """Plan and carry out."""
     todo = plan.make(machine.read(), plan.Wish(nested, scope), ())
-    return asyncio.run(change.carry_out(machine.host, todo, machine.read))
+    return carry_out(machine, todo)
+
+
+def carry_out(machine: Machine, todo: plan.Plan) -> Reading:
+    """With a ledger, which is closed whenever all is in order."""
+    ledger = Ledger(machine.host.root, machine.host.release)
+    try:
+        return loop.run(change.carry_out(machine.host, ledger, todo, machine.read))
+    finally:
+        stuck = ledger.record is not None
+        assert stuck == machine.host.root.exists(CHANGE)
 
 
 @pytest.fixture
@@ -85,8 +98,8 @@ def test_a_failing_tool_leaves_the_old_state(
 @pytest.mark.parametrize("tool", ["rmmod", "modprobe"])
 def test_a_tool_that_claims_success_and_did_nothing_is_found_out(machine: Machine, tool: str) -> None:
     state = machine.state()
-    # rmmod is tried again, as udev may have loaded the driver in between; modprobe is not.
-    for _ in range({"rmmod": 3, "modprobe": 1}[tool]):
+    # Each is tried again, as udev may have loaded the driver in between.
+    for _ in range({"rmmod": 6, "modprobe": 5}[tool]):
         machine.tools.fail(tool, "kvm_amd", idle=True)
     with pytest.raises(errors.ReloadFailed):
         make(machine, OFF)
@@ -110,12 +123,12 @@ def test_taken_into_use_after_the_plan(machine: Machine) -> None:
     )
     state = machine.state()
     with pytest.raises(errors.InUse, match=r"qemu-system-x86 \(pid 4711 in machine-x.scope\)"):
-        asyncio.run(change.carry_out(machine.host, todo, machine.read))
+        carry_out(machine, todo)
     assert machine.state() == state
 
 
 def test_undoing_that_fails_is_said_with_what_is_loaded(machine: Machine) -> None:
-    for _ in range(2):
+    for _ in range(3):
         machine.tools.fail("modprobe", "kvm_amd", code=1, words="ERROR: no")
     with pytest.raises(errors.RollbackFailed, match="kvm_amd is unloaded"):
         make(machine, OFF)
@@ -133,7 +146,7 @@ def test_a_folder_that_cannot_be_written_changes_nothing(machine: Machine) -> No
         plan.make(_elsewhere(machine), plan.Wish(OFF, Scope.BOTH), ()).steps,
     )
     with pytest.raises(errors.ReloadFailed, match="The change failed"):
-        asyncio.run(change.carry_out(machine.host, todo, machine.read))
+        carry_out(machine, todo)
     assert machine.state() == state
     assert machine.tools.calls() == []
 
@@ -172,3 +185,56 @@ def test_an_autoload_in_between_is_survived(machine: Machine) -> None:
     )
     race.chmod(0o755)
     assert make(machine, OFF, Scope.RUNTIME).status.nested is OFF
+
+
+def test_a_parameter_that_differs_from_a_plain_load_is_kept(tmp_path: Path) -> None:
+    machine = Machine.of(Tree(tmp_path).amd().module("kvm_amd", npt="N"))
+    machine.tree.write("/sys/module/kvm/parameters/halt_poll_ns", "12345\n")
+    assert make(machine, OFF).status.parameters == {"nested": "0", "npt": "N", "avic": "N"}
+    assert make(machine, ON).status.parameters == {"nested": "1", "npt": "N", "avic": "N"}
+    assert machine.tree.read("/sys/module/kvm/parameters/halt_poll_ns") == "12345\n"
+    # plain, seen to differ, and once more
+    loads = [call[3:] for call in machine.tools.calls() if call[0] == "modprobe"]
+    assert loads == [["nested=0"], ["nested=0", "npt=N"], ["nested=1"], ["nested=1", "npt=N"]]
+
+
+def test_a_parameter_that_cannot_be_given_as_it_is_shown_follows_by_itself(tmp_path: Path) -> None:
+    tree = Tree(tmp_path).intel()
+    tree.loadable("kvm_intel", needs=("kvm",), extension="vmx", nested="Y", vmentry_l1d_flush="not required")
+    machine = Machine.of(tree.module("kvm_intel"))
+    assert make(machine, OFF).status.parameters == {"nested": "N", "vmentry_l1d_flush": "not required"}
+    assert len(machine.tools.calls()) == 2
+
+
+def test_a_parameter_that_the_driver_decides_itself_is_no_failure(tmp_path: Path) -> None:
+    """kvm_intel's enable_shadow_vmcs: without such a CPU, nesting on makes it N whatever is given."""
+    tree = Tree(tmp_path).intel()
+    tree.loadable("kvm_intel", needs=("kvm",), extension="vmx", nested="Y", enable_shadow_vmcs="Y")
+    machine = Machine.of(tree.module("kvm_intel", nested="N", enable_shadow_vmcs="Y"))
+    modprobe = machine.tools.folder / "modprobe"
+    real = tmp_path / ".kernel/real/modprobe"
+    real.parent.mkdir()
+    modprobe.rename(real)
+    shown = tmp_path / "sys/module/kvm_intel/parameters/enable_shadow_vmcs"
+    modprobe.write_text(f'#!/bin/sh\n{real} "$@" || exit\ncase "$*" in *nested=1*) echo N > {shown};; esac\n')
+    modprobe.chmod(0o755)
+    assert make(machine, ON).status.parameters == {"nested": "Y", "enable_shadow_vmcs": "N"}
+
+
+def test_a_parameter_that_the_kernel_refuses_brings_the_old_state_back(machine: Machine) -> None:
+    """Given by hand, it was taken once; now the driver takes it no more. The switch counts more."""
+    machine.tree.write("/sys/module/kvm_amd/parameters/avic", "2\n")
+    with pytest.raises(errors.RollbackFailed, match="kvm_amd is loaded as before, but without avic=2"):
+        make(machine, OFF)
+    status = machine.read().status
+    assert (status.nested, status.nested_at_boot, status.parameters["avic"]) == (ON, ON, "N")
+
+
+def test_off_is_kvms_own_word(machine: Machine) -> None:
+    """The parameter says 0; if KVM cannot be asked afterwards, nothing is promised."""
+    todo = plan.make(machine.read(), plan.Wish(OFF, Scope.BOTH), ())
+    state = machine.state()
+    machine.kvm.refuse(errno.ENODEV)
+    with pytest.raises(errors.ReloadFailed, match="KVM itself does not say that guests get no svm"):
+        carry_out(machine, todo)
+    assert machine.state() == state

@@ -24,6 +24,7 @@ OTHER_FILES = {
     "usr/share/dbus-1/system.d/org.nestd1.conf",
     *(f"{DOC}/{file}" for file in ("NEWS.md", "README.md", "changelog", "copyright")),
     "usr/share/man/man1/nestctl.1",
+    "usr/share/man/man5/nestd.conf.5",
     "usr/share/man/man8/nestd.8",
     "usr/share/polkit-1/actions/org.nestd1.policy",
 }

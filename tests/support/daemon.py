@@ -26,8 +26,8 @@ POLICY = TOP / "data" / "org.nestd1.conf"
 # process with CAP_SYS_ADMIN hands it one over NETLINK_KOBJECT_UEVENT (15).
 _SEND_UEVENT = """
 import socket, struct, sys
-action, module = sys.argv[1:]
-text = f"{action}@/module/{module}\\0ACTION={action}\\0DEVPATH=/module/{module}\\0SUBSYSTEM=module\\0"
+action, path, subsystem = sys.argv[1:]
+text = f"{action}@{path}\\0ACTION={action}\\0DEVPATH={path}\\0SUBSYSTEM={subsystem}\\0"
 header = struct.pack("=IHHII", 16 + len(text), 16, 1, 1, 0)  # struct nlmsghdr: NLMSG_MIN_TYPE, NLM_F_REQUEST
 with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 15) as out:
     out.sendto(header + text.encode(), (0, 0))
@@ -44,13 +44,23 @@ class Daemon:
 
     With a `tree` it is nestd.service on that machine (tests/support/daemon_main.py), without one
     `python -m nestd` on the real one. `read_only` are folders of the tree that are mounted so for
-    it. It has a network namespace of its own, so that uevents are those of `uevent` alone.
+    it. It has a network namespace of its own, so that uevents are those of `uevent` alone. `journal` is
+    the folder that it sees as /run/systemd/journal.
     """
 
-    def __init__(self, bus: PrivateBus, tree: Tree | None = None, read_only: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        bus: PrivateBus,
+        tree: Tree | None = None,
+        read_only: Sequence[Path] = (),
+        journal: Path | None = None,
+    ) -> None:
         self._bus = bus
         self._argv = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-ec"]
         mounts = [f'mount --bind "{path}" "{path}"; mount -o remount,bind,ro "{path}"' for path in read_only]
+        if journal is not None:
+            shown = "/run/systemd/journal"
+            mounts += [f'mount -t tmpfs none /run; mkdir /run/systemd; ln -s "{journal}" {shown}']
         self._argv += ["; ".join([*mounts, 'exec "$@"']), "sh", sys.executable, "-m"]
         if tree is None:
             self._argv += ["nestd", f"--bus={bus.address}"]
@@ -73,8 +83,15 @@ class Daemon:
 
     def uevent(self, action: str, module: str) -> None:
         """Have the kernel tell the daemon's network namespace that a module came or went."""
+        self._uevent(action, f"/module/{module}", "module")
+
+    def machine_event(self) -> None:
+        """The same, that a virtual machine came or went (virt/kvm/kvm_main.c, kvm_uevent_notify_change)."""
+        self._uevent("change", "/devices/virtual/misc/kvm", "misc")
+
+    def _uevent(self, *event: str) -> None:
         enter = ["nsenter", "-t", str(self.pid), "--net", sys.executable, "-I", "-S", "-c", _SEND_UEVENT]
-        subprocess.run([*enter, action, module], check=True, timeout=LIMIT)
+        subprocess.run([*enter, *event], check=True, timeout=LIMIT)
 
     def notified(self, word: str) -> str:
         """Wait until it has sent systemd a message with that line; the whole message."""

@@ -32,6 +32,14 @@ class FakeKvm:
             if extension.value in flags and self._root.exists(f"/sys/module/{driver}"):
                 nested = (self._root.read(f"/sys/module/{driver}/parameters/nested") or "").strip()
                 return KvmAnswer(12, 0, frozenset() if nested in ("", "0", "N") else frozenset({extension}))
-        if self._root.exists("/sys/module/kvm_pvm"):
+        if self._root.exists("/sys/module/kvm_hv"):
+            on = (self._root.read("/sys/module/kvm_hv/parameters/nested") or "").strip() == "Y"
+            return KvmAnswer(12, 0, frozenset({Extension.HV} if on else ()))
+        if el2 := (self._root.read("/.kernel/el2") or "").strip():
+            # What an arm64 kernel found at its start: "plain" EL2, or EL2 for guests too.
+            return KvmAnswer(12, 0, frozenset({Extension.EL2} if el2 == "nested" else ()))
+        if self._root.exists("/sys/module/kvm_pvm") or (
+            "sie" in flags and self._root.exists("/sys/module/kvm")
+        ):
             return KvmAnswer(12, 0, frozenset())
         return KvmAnswer(-1, errno.ENOENT, frozenset())

@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -I
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""modprobe, rmmod, systemd-detect-virt and journalctl, acting on a tree (tests/support/tree.py).
+"""modprobe, rmmod, modinfo, systemd-detect-virt and journalctl, acting on a tree (tests/support/tree.py).
 
 tests/support/tools.py copies this file into TREE/.kernel/bin under their names. They do, print
 and return what kmod 30 and kernel 6.1 were seen to do in an emulated machine.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -152,6 +153,14 @@ def rmmod(arguments: list[str]) -> None:
         add_to(path.parents[1] / "refcnt", -1)
 
 
+def modinfo(arguments: list[str]) -> None:
+    known = KERNEL / "modules" / arguments[-1].replace("-", "_")
+    if not known.exists():
+        fail(f"ERROR: Module {arguments[-1]} not found.")
+    if signer := json.loads(known.read_text()).get("signer"):
+        print(signer)
+
+
 def main() -> None:
     with (KERNEL / "calls").open("a") as calls:
         calls.write(json.dumps([NAME, *sys.argv[1:]]) + "\n")
@@ -161,10 +170,18 @@ def main() -> None:
         rmmod(sys.argv[1:])
     elif NAME == "systemd-detect-virt":
         if not injected(""):
-            print(text(KERNEL / "virtualization", "none"))
-            sys.exit(0 if (KERNEL / "virtualization").exists() else 1)
+            word = text(KERNEL / "virtualization", "none")
+            if "--vm" in sys.argv:
+                word = text(KERNEL / "virtualization-vm", word)
+            print(word)
+            sys.exit(word == "none")
+    elif NAME == "modinfo":
+        modinfo(sys.argv[1:])
     elif NAME == "journalctl" and not injected(""):
-        print(text(KERNEL / "log", "-- No entries --"))
+        [pattern] = [word.partition("=")[2] for word in sys.argv if word.startswith("--grep=")] or [""]
+        found = [line for line in text(KERNEL / "log").splitlines() if re.search(pattern, line)]
+        print("\n".join(found or ["-- No entries --"]))
+        sys.exit(not found)
 
 
 if __name__ == "__main__":

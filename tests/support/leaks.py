@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What a test leaves behind: descriptors, processes (orphans too), threads and asyncio tasks."""
+"""What a test leaves behind: descriptors, processes (orphans too), threads and asyncio tasks.
+
+The tasks of nestd's own loop: tests/support/loop.py.
+"""
 
 from __future__ import annotations
 

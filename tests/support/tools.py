@@ -11,7 +11,7 @@ from nestd.host.commands import Commands
 from nestd.host.kmod import Kmod
 from tests.support.tree import RELEASE, Tree
 
-NAMES = ("modprobe", "rmmod", "systemd-detect-virt", "journalctl")
+NAMES = ("modprobe", "rmmod", "modinfo", "systemd-detect-virt", "journalctl")
 
 
 class Tools:
@@ -50,8 +50,11 @@ class Tools:
         with (self._kernel / "failures").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def virtualization(self, word: str) -> None:
+    def virtualization(self, word: str, machine: str = "") -> None:
+        """systemd-detect-virt's word; `machine` is what it says with --vm where that is another one."""
         (self._kernel / "virtualization").write_text(word + "\n")
+        if machine:
+            (self._kernel / "virtualization-vm").write_text(machine + "\n")
 
     def kernel_log(self, text: str) -> None:
         (self._kernel / "log").write_text(text)

@@ -19,11 +19,11 @@ from nestd.host.root import Root
 RELEASE = "6.1.0-42-amd64"
 CAPTURES = Path(__file__).resolve().parent.parent / "captures"
 
-_COMMON = (
+COMMON_FLAGS = (
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 mmx fxsr sse sse2 syscall nx lm"
 )
-_INTEL = f"{_COMMON} vmx ssse3 sse4_1 sse4_2 ept vpid"
-_AMD = f"{_COMMON} svm ssse3 npt lbrv svm_lock nrip_save"
+INTEL_FLAGS = f"{COMMON_FLAGS} vmx ssse3 sse4_1 sse4_2 ept vpid"
+AMD_FLAGS = f"{COMMON_FLAGS} svm ssse3 npt lbrv svm_lock nrip_save"
 
 
 def cpuinfo(vendor: str, flags: str, cpus: int = 2) -> str:
@@ -59,6 +59,12 @@ class Tree:
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
         return self
 
+    def replace(self, absolute: str, text: str) -> Self:
+        """Write a file that somebody may read just now: whole, as the kernel's are."""
+        new = f"{absolute}.new"
+        self.write(new, text).path(new).replace(self.path(absolute))
+        return self
+
     def read(self, absolute: str) -> str:
         """The text; the file must be there."""
         text = self.root.read(absolute)
@@ -76,33 +82,51 @@ class Tree:
 
     # The CPU, and the modules that a distribution's kernel has for it.
 
-    def amd(self, flags: str = _AMD) -> Self:
-        return self.write("/proc/cpuinfo", cpuinfo("AuthenticAMD", flags))._x86()
+    def amd(self, flags: str = AMD_FLAGS) -> Self:
+        return self.write("/proc/cpuinfo", cpuinfo("AuthenticAMD", flags)).x86()
 
-    def intel(self, flags: str = _INTEL) -> Self:
-        return self.write("/proc/cpuinfo", cpuinfo("GenuineIntel", flags))._x86()
+    def intel(self, flags: str = INTEL_FLAGS) -> Self:
+        return self.write("/proc/cpuinfo", cpuinfo("GenuineIntel", flags)).x86()
 
-    def _x86(self) -> Self:
+    def x86(self) -> Self:
+        """A distribution's kernel: both drivers as modules."""
         self.loadable("kvm", ignore_msrs="N", halt_poll_ns="200000")
         self.loadable("kvm_amd", needs=("kvm",), extension="svm", nested="1", npt="Y", avic="N")
         return self.loadable("kvm_intel", needs=("kvm",), extension="vmx", nested="Y", ept="Y", vpid="Y")
 
     def pvm(self) -> Self:
         """A captured virtual machine: kvm_pvm built in, no vmx or svm, no module support."""
-        self.write("/proc/cpuinfo", (CAPTURES / "cpuinfo-pvm").read_text())
-        self.write("/proc/cmdline", (CAPTURES / "cmdline-pvm").read_text())
-        for line in (CAPTURES / "sys-module-pvm").read_text().splitlines():
-            name, _, value = line.partition("=")
-            self.write(f"/sys/module/{name}", value + "\n")
-        return self.without_module_support()
+        return self.captured("pvm").without_module_support()
+
+    def captured(self, name: str) -> Self:
+        """What tests/captures has of a real machine: CPU, command line, KVM's modules, modprobe.d."""
+        self.write("/proc/cpuinfo", (CAPTURES / f"cpuinfo-{name}").read_text())
+        self.write("/proc/cmdline", (CAPTURES / f"cmdline-{name}").read_text())
+        for line in (CAPTURES / f"sys-module-{name}").read_text().splitlines():
+            file, _, value = line.partition("=")
+            self.write(f"/sys/module/{file}", value + "\n")
+        if (index := CAPTURES / f"modules.dep-{name}").exists():
+            self.write(f"/lib/modules/{RELEASE}/modules.dep", index.read_text())
+        if (files := CAPTURES / f"modprobe.d-{name}").exists():
+            # "-- /path", then its lines without comments.
+            for file in files.read_text().removeprefix("-- ").split("\n-- "):
+                path, _, text = file.partition("\n")
+                self.write(path, text + "\n")
+        return self
 
     # Modules. Parameters are what /sys/module/NAME/parameters shows.
 
     def loadable(
-        self, name: str, *, needs: tuple[str, ...] = (), extension: str = "", **defaults: str
+        self,
+        name: str,
+        *,
+        needs: tuple[str, ...] = (),
+        extension: str = "",
+        signer: str = "A Distribution",
+        **defaults: str,
     ) -> Self:
         """modprobe finds it; `defaults` are its parameters when nobody says anything."""
-        module = {"needs": needs, "extension": extension, "defaults": defaults}
+        module = {"needs": needs, "extension": extension, "signer": signer, "defaults": defaults}
         return self.write(f"/.kernel/modules/{name}", json.dumps(module))._index()
 
     def without(self, name: str) -> Self:

@@ -10,7 +10,7 @@ from tests.support import tree
 S390 = "vendor_id       : IBM/S390\nfeatures\t: esan3 zarch stfle msa edat sie\nprocessor 0: version = 00\n"
 POWERNV = "processor\t: 0\ncpu\t\t: POWER9, altivec supported\n\nplatform\t: PowerNV\n"
 PSERIES = "processor\t: 0\n\nplatform\t: pSeries\nmachine\t\t: CHRP IBM pSeries\n"
-ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes\nCPU implementer\t: 0x41\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd evtstrm aes\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,14 @@ def test_flags_of_a_captured_machine() -> None:
     flags = cpuinfo.flags((tree.CAPTURES / "cpuinfo-pvm").read_text())
     assert {"fpu", "hypervisor", "arch_capabilities"} <= flags
     assert "vmx" not in flags
+
+
+def test_flags_of_vmx_itself() -> None:
+    text = "flags\t: fpu vmx ept\nvmx flags\t: vnmi ept vpid shadow_vmcs\nbugs\t:\n"
+    assert cpuinfo.vmx_flags(text) == {"vnmi", "ept", "vpid", "shadow_vmcs"}
+    assert cpuinfo.vmx_flags("flags\t: fpu vmx\n") == set()
+
+
+def test_kinds_of_machine() -> None:
+    assert [cpuinfo.is_arm64(text) for text in (ARM, PSERIES, S390, "")] == [True, False, False, False]
+    assert [cpuinfo.is_pseries(text) for text in (PSERIES, POWERNV, ARM, "")] == [True, False, False, False]

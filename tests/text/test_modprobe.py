@@ -1,20 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The parser against its table, and parser and search against the real modprobe."""
+"""The parser against its table; tests/nesting/test_real_modprobe.py holds it against the real one."""
 
 from __future__ import annotations
-
-import os
-import random
-import shlex
-import subprocess
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nestd.host.root import Root
-from nestd.text import cmdline, modprobe
+from nestd.text import modprobe
 from nestd.text.cmdline import Argument
 from nestd.text.modprobe import Directive
 
@@ -44,6 +37,8 @@ from nestd.text.modprobe import Directive
         ("  # not a comment\n", [(1, "#", "not", ("a", "comment"))]),
         ("nonsense here\n", [(1, "nonsense", "here", ())]),
         ("options a b=1\0 c=1\n", [(1, "options", "a", ("b=1",))]),
+        ("install kvm-[a-z]-x /bin/true\n", [(1, "install", "kvm_[a-z]_x", ("/bin/true",))]),
+        ("install a]-b x\ninstall a[ x\n", [(1, "install", "", ("x",)), (2, "install", "", ("x",))]),
         ("options a b=\udcff\n", [(1, "options", "a", ("b=\udcff",))]),
     ],
 )
@@ -88,112 +83,35 @@ def test_search_sorts_odd_names_by_their_bytes() -> None:
     assert [path.rpartition("/")[2] for path in found] == ["\ue000.conf", "\U00010000.conf", "\udcff.conf"]
 
 
-# What Debian's kmod is compiled to look into; /lib is /usr/lib.
-_FOLDERS = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d")
-_NAMES = (
-    *("a.conf", "kvm.conf", "zz-nestd.conf", "Z.conf", "10-x.conf", "kvm-amd.conf", "kvm_amd.conf", "ä.conf"),
-    *(".conf", ".hidden.conf", "x.conf.bak", "y"),
+@pytest.mark.parametrize(
+    ("pattern", "module", "wanted"),
+    [
+        ("kvm_amd", "kvm_amd", True),
+        ("kvm", "kvm_amd", False),
+        ("kvm*", "kvm_amd", True),
+        ("kvm_[^i]*", "kvm_amd", True),
+        ("kvm_[!a]*", "kvm_amd", False),
+        ("?vm_amd", "kvm_amd", True),
+    ],
 )
-_LINES = (
-    *(
-        "options kvm_amd nested={n}\n",
-        "options kvm-amd nested={n} npt={n}\n",
-        "options kvm_intel \\\n nested={n}\n",
-    ),
-    *(
-        "\toptions\tkvm_amd\tavic={n}\n",
-        "# options kvm_amd nested={n}\n",
-        "# more \\\noptions kvm_amd nested={n}\n",
-    ),
-    *(
-        "  # odd {n}\n",
-        "options kvm_amd\n",
-        "options\n",
-        "opt\\\nions kvm_amd nested={n}\n",
-        "\n",
-        "nonsense {n}\n",
-    ),
-    *("options kvm_amd x=\\{n}\n", 'options kvm_amd y="a {n}"\n', "options kvm_amd nested={n}\r\n"),
-    *("blacklist kvm-amd{n}\n", "alias my-{n}* kvm-amd\n", "install kvm-x{n} /bin/false  a-b\n"),
-    *("remove kvm-x{n} /bin/true\n", "softdep kvm-x{n} pre: a-b\n", "options kvm_amd z=\udcff{n}\n"),
-    "options kvm_amd last={n}",
+def test_patterns_are_globs(pattern: str, module: str, wanted: bool) -> None:
+    assert modprobe.matches(pattern, module) is wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ro quiet root=a.b", []),
+        ("kvm-amd.nested=1 -- kvm_amd.nested=0", ["options kvm_amd nested=1", "options kvm_amd nested=0"]),
+        ('"kvm_amd.x=a b"', ['options kvm_amd x="a b"']),
+        ('kvm_amd.nested="1"', ['options kvm_amd nested="1"']),
+        ('kvm_amd.nested="1', []),
+        ('"kvm_amd.nested"', []),
+        ("kvm_amd.nested", ["options kvm_amd nested"]),
+        ("a.b.c=1", []),
+        ("modprobe.blacklist=kvm-amd,kvm_intel", ["blacklist kvm-amd", "blacklist kvm_intel"]),
+    ],
 )
-_CMDLINES = (
-    "ro quiet",
-    "ro kvm_amd.nested=0 kvm-intel.nested=N",
-    'kvm_amd.nested="1" "kvm_amd.x=a b" nested=1 kvm_amd.y=a.b',
-    "kvm_amd.nested=1 -- kvm_amd.nested=0",
-)
-
-
-def _configure(root: Root, chance: random.Random) -> None:
-    for folder in _FOLDERS:
-        Path(root.path(folder)).mkdir(parents=True)
-        for name in chance.sample(_NAMES, chance.randint(0, 6)):
-            path = Path(root.path(f"{folder}/{name}"))
-            what = chance.random()
-            if what < 0.05:
-                path.mkdir()
-            elif what < 0.2:
-                path.symlink_to("/dev/null")
-            else:
-                lines = chance.choices(_LINES, k=chance.randint(0, 6))
-                text = "".join(line.format(n=chance.randint(0, 9)) for line in lines)
-                path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    Path(root.path("/proc")).mkdir()
-    Path(root.path("/proc/cmdline")).write_text(chance.choice(_CMDLINES) + "\n")
-
-
-def _real(top: Path) -> list[str]:
-    """What the real modprobe makes of the tree, in a mount namespace of its own."""
-    script = ["set -e", "mount -t tmpfs none /run", "mount -t tmpfs none /usr/local/lib"]
-    for folder in _FOLDERS:
-        script.append(
-            f"[ -d {folder} ] || mkdir {folder}; mount --bind {shlex.quote(str(top))}{folder} {folder}"
-        )
-    script.append(f"mount --bind {shlex.quote(str(top))}/proc/cmdline /proc/cmdline")
-    script.append("exec modprobe -c")
-    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
-    done = subprocess.run(
-        [*unshare, "sh", "-c", "\n".join(script)], capture_output=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode("utf-8", "surrogateescape").split("\n")
-
-
-def _ours(root: Root) -> list[Directive]:
-    files = modprobe.search({folder: root.files(folder) for folder in modprobe.FOLDERS})
-    found = [directive for file in files for directive in modprobe.parse(root.read(file) or "")]
-    for argument in cmdline.parse(root.read("/proc/cmdline") or "", whole=True):
-        module, _, parameter = argument.name.partition(".")
-        if parameter:
-            value = "" if argument.value is None else f'="{argument.value}"'
-            found.append(Directive(0, "options", module.replace("-", "_"), (parameter + value,)))
-    return found
-
-
-def _meaning(command: str, module: str, arguments: tuple[str, ...]) -> tuple[object, ...]:
-    if command == "options":
-        return (module, tuple(map(cmdline.argument, arguments)))
-    return (module, arguments)
-
-
-@pytest.mark.parametrize("seed", range(16))
-def test_as_the_real_modprobe(tmp_path: Path, seed: int) -> None:
-    root = Root(str(tmp_path))
-    _configure(root, random.Random(seed))
-    printed = [words for line in _real(tmp_path) if len(words := line.split(" ", 2)) > 1]
-    ours = _ours(root)
-    for command in ("options", "blacklist", "alias", "install", "remove", "softdep"):
-        real = [
-            _meaning(command, words[1], cmdline.words(" ".join(words[2:])))
-            for words in printed
-            if words[0] == command
-        ]
-        mine = [
-            _meaning(command, one.module, one.arguments)
-            for one in ours
-            # modprobe drops a line that says nothing about its module.
-            if one.command == command and one.module and (one.arguments or command == "blacklist")
-        ]
-        assert mine == real, command
+def test_command_line_as_modprobe_reads_it(text: str, wanted: list[str]) -> None:
+    found = modprobe.command_line(text)
+    assert [" ".join((one.command, one.module, *one.arguments)) for one in found] == wanted

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -16,10 +15,12 @@ from typing import Any
 
 import pytest
 
+from nestd import tasks
 from nestd.guests import vcpu
 from nestd.host.qmpsocket import QmpSocket, connect
 from nestd.model import Disk, Extension, GuestSpec, VcpuVerdict
 from nestd.text import cpuid, qemu
+from tests.support import loop
 
 NASTY = 'a,b $X "q" %n.img'
 
@@ -99,13 +100,13 @@ def _real(tmp_path: Path, spec: GuestSpec, **how: Any) -> Iterator[subprocess.Po
 
 
 async def _monitor(tmp_path: Path, process: subprocess.Popen[str]) -> QmpSocket:
-    async with asyncio.timeout(60):
+    async with tasks.timeout(60):
         while True:
             try:
                 return QmpSocket(connect(str(tmp_path / "qmp"), os.getuid()), 30)
             except (FileNotFoundError, ConnectionRefusedError):
                 assert process.poll() is None, process.communicate()[1]
-                await asyncio.sleep(0.02)
+                await tasks.sleep(0.02)
 
 
 def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -
             await monitor.execute("quit")
 
     with _real(tmp_path, spec) as process:
-        asyncio.run(scenario(process))
+        loop.run(scenario(process))
         assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
@@ -151,7 +152,7 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
             return verdict
 
     with _real(tmp_path, spec) as process:
-        verdict = asyncio.run(scenario(process))
+        verdict = loop.run(scenario(process))
         _, said = process.communicate(timeout=30)
     assert verdict.nesting  # svm, which TCG has
     dropped = re.findall(r"CPUID\.(\w+)H:(E[A-D]X)\.(\S+) \[bit (\d+)\]", said)

@@ -43,7 +43,8 @@ def test_a_command_is_one_line() -> None:
     ],
 )
 def test_what_qemu_says(line: bytes, message: qmp.Message) -> None:
-    assert qmp.decode(line) == message
+    decoded = qmp.decode(line)
+    assert (type(decoded), decoded) == (type(message), message)
 
 
 @pytest.mark.parametrize(

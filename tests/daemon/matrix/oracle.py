@@ -83,13 +83,21 @@ _NESTING = {
     "boot": options(scope="boot"),
     "dry": options(dry_run=True),
 }
+# Requests before which the driver is held, and the scope of a Disable that then waits for it, if one does.
+HELD = {"waits": "", "waiting": "both", "displaces": "runtime"}
 # How each method is called: the arguments, by a word for them.
 _SAMPLES: dict[tuple[str, str], dict[str, list[Any]]] = {
     (MANAGER, "GetStatus"): {"": []},
+    (MANAGER, "Diagnose"): {"": []},
     (MANAGER, "ListHolders"): {"": []},
     (MANAGER, "GetGuest"): {"": [Caller.ACTIVE.value]},
     (MANAGER, "Enable"): {word: [given] for word, given in _NESTING.items()},
-    (MANAGER, "Disable"): {word: [given] for word, given in _NESTING.items()},
+    (MANAGER, "Disable"): {
+        **{word: [given] for word, given in _NESTING.items()},
+        "waits": [options(when_idle=True)],
+        "displaces": [options(scope="boot")],
+    },
+    (MANAGER, "CancelPending"): {"": [], "waiting": []},
     (MANAGER, "Launch"): {"": [NEW, {}], "user": [NEW, options(user="mail")]},
     (GUEST, "Stop"): {"": [{"timeout": Variant("t", 20)}]},
     (GUEST, "Kill"): {"": []},
@@ -120,28 +128,39 @@ def requests() -> list[Request]:
     return found
 
 
+def is_roots_alone(request: Request) -> bool:
+    """Whether others are refused without anybody being asked."""
+    return request.label == "Launch:user"
+
+
 def actions(request: Request, caller: Caller) -> tuple[str, ...]:
     """What polkit has to allow; empty if nobody needs to be asked."""
     if caller is Caller.ROOT or request.label.endswith(":dry") or request.owner is caller:
+        return ()
+    if is_roots_alone(request):
         return ()
     if request.interface == GUEST:
         return (MANAGE,)
     if request.member == "Launch":
         return (LAUNCH,)
     if request.member in ("Enable", "Disable"):
-        scopes = {"runtime": (RUNTIME,), "boot": (BOOT,), "both": (RUNTIME, BOOT)}
-        return scopes[request.label.partition(":")[2]]
+        scopes = {"runtime": (RUNTIME,), "boot": (BOOT,)}
+        return scopes.get(request.label.partition(":")[2], (RUNTIME, BOOT))
+    if request.member == "CancelPending":
+        # Whoever takes a decision about the next boot back is asked for that, too.
+        return (RUNTIME, BOOT) if request.label.endswith(":waiting") else (RUNTIME,)
     return ()
 
 
 def expected(request: Request, caller: Caller, polkit: Polkit) -> str:
     """REPLY, or the name of the error."""
-    chooses_a_user = request.label == "Launch:user" and caller is not Caller.ROOT
+    if is_roots_alone(request) and caller is not Caller.ROOT:
+        return DENIED
     if not actions(request, caller):
         return REPLY
     match polkit:
         case Polkit.ALLOWED | Polkit.GRANTED:
-            return DENIED if chooses_a_user else REPLY
+            return REPLY
         case Polkit.CHALLENGE | Polkit.UNATTENDED:
             return ASK
         case Polkit.HANGING:
@@ -157,6 +176,6 @@ def questions(request: Request, caller: Caller, polkit: Polkit) -> tuple[str, ..
 
 def changes(request: Request) -> bool:
     """Whether it changes something, if it is done."""
-    return request.member not in ("GetStatus", "ListHolders", "GetGuest", "GetConsoleLog") and (
+    return request.member not in ("GetStatus", "Diagnose", "ListHolders", "GetGuest", "GetConsoleLog") and (
         not request.label.endswith(":dry")
     )

@@ -56,6 +56,9 @@ def details(request: Request) -> dict[str, str]:
         return {"guest": request.owner.value, "verb": VERBS[request.member]}
     if request.member == "Launch":
         return {"guest": NEW}
+    if request.member == "CancelPending":
+        words = "Authentication is required to cancel the change of nested virtualization that waits."
+        return {"polkit.message": words}
     return {"nested": "on" if request.member == "Enable" else "off"}
 
 
@@ -83,13 +86,18 @@ def test_the_question_is_about_exactly_what_was_asked(
 
 
 @pytest.mark.parametrize(("caller", "request_"), OPEN, ids=names(OPEN))
-def test_what_is_open_or_ones_own_asks_nothing(
+def test_what_is_open_or_ones_own_or_roots_alone_asks_nothing(
     town: Town, polkit: HeldPolkit, caller: Caller, request_: Request
 ) -> None:
     client, before = town.clients[caller], town.prepare(request_)
-    client.reply(town.send(client, request_, interactive=True))
+    serial = town.send(client, request_, interactive=True)
+    if oracle.is_roots_alone(request_) and caller is not Caller.ROOT:
+        assert client.failure(serial).name == DENIED
+        town.assert_untouched(before)
+    else:
+        client.reply(serial)
+        town.assert_done(request_, caller, before)
     assert polkit.more() == []
-    town.assert_done(request_, caller, before)
 
 
 @pytest.mark.parametrize(("caller", "request_"), GUARDED, ids=names(GUARDED))
@@ -115,10 +123,12 @@ NO_CHANGE: list[tuple[str, list[Any]]] = [
     ("a{sv}", [options(scope=7)]),
     ("a{sv}", [options(scope="runtime", force=True)]),
     ("a{sv}", [options(dry_run="yes")]),
+    ("a{sv}", [options(when_idle=1)]),
 ]
 WRONG: list[tuple[str, str, list[Any]]] = [
     *(("Enable", signature, body) for signature, body in NO_CHANGE),
     *(("Disable", signature, body) for signature, body in NO_CHANGE),
+    ("CancelPending", "s", ["now"]),
     ("Launch", "s", [NEW]),
     ("Launch", "a{sv}", [{}]),
     ("Launch", "sa{sv}", ["../fresh", {}]),
@@ -144,7 +154,7 @@ def test_what_is_wrong_in_itself_is_refused_before_anybody_is_asked(
     assert {member for member, *_ in WRONG} == {request.member for _, request in GUARDED}
     stranger = Caller.OTHER if caller is Caller.ACTIVE else Caller.ACTIVE
     for member, signature, body in WRONG:
-        own = member in ("Enable", "Disable", "Launch")
+        own = member in ("Enable", "Disable", "CancelPending", "Launch")
         path, interface = (PATH, oracle.MANAGER) if own else (f"{PATH}/guest/{stranger}", oracle.GUEST)
         error = client.error(member, signature, body, path=path, interface=interface, interactive=True)
         assert error.name == INVALID, (member, signature, body)

@@ -11,7 +11,7 @@ from stat import S_ISREG
 from types import TracebackType
 from typing import Any
 
-from tests.daemon.matrix.oracle import GUEST, NEW, Caller, Request
+from tests.daemon.matrix.oracle import GUEST, HELD, NEW, Caller, Request
 from tests.support import fakeqemu
 from tests.support.clients import PATH, Client, options
 from tests.support.daemon import POLICY, Daemon
@@ -23,6 +23,7 @@ from tests.support.tree import Tree
 
 ZZ = "/etc/modprobe.d/zz-nestd.conf"
 NESTED = "/sys/module/kvm_amd/parameters/nested"
+REFCNT = "/sys/module/kvm_amd/refcnt"
 OWNED = (Caller.ACTIVE, Caller.OTHER)
 
 Snapshot = dict[str, object]
@@ -82,8 +83,14 @@ class Town:
         on = request.member != "Enable"
         if self.tree.read(NESTED) != f"{on:d}\n":
             self.tree.write(NESTED, f"{on:d}\n")
+        self.root.call("CancelPending")
+        word = request.label.partition(":")[2]
+        self.tree.replace(REFCNT, f"{word in HELD:d}\n")
         # What Enable writes is more than nothing: it is the kernel's default, but said.
         self.tree.path(ZZ).unlink(missing_ok=True)
+        if HELD.get(word):
+            self.root.call("Disable", "a{sv}", [options(scope=HELD[word], when_idle=True)])
+            assert self.root.get("PendingChange") == "off"
         (self.tree.top / ".kernel" / "calls").unlink(missing_ok=True)
         return self.snapshot()
 
@@ -139,11 +146,18 @@ class Town:
                 "runtime": (True, False),
                 "boot": (False, True),
                 "dry": (False, False),
+                "waits": (False, False),
+                "displaces": (False, True),
             }[scope]
+            assert self.root.get("PendingChange") == ("off" if scope == "waits" else "")
+            if scope == "waits":
+                assert self.root.call("GetStatus")[0]["pending-user"] == caller.uid
             assert self.snapshot()["units"] == before["units"]
         elif request.member == "Launch":
             owner = Caller.OTHER if request.label == "Launch:user" else caller
             assert self.guests()[NEW]["Owner"] == owner.uid
+        elif request.member == "CancelPending":
+            assert self.root.get("PendingChange") == ""
         elif request.member in ("Stop", "Kill"):
             assert set(self.guests()) == {owner.value for owner in OWNED if owner is not request.owner}
         else:

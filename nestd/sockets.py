@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Non-blocking unix stream sockets, awaited. Each is used by one task at a time."""
+
+from __future__ import annotations
+
+import socket
+
+from nestd.loop import running
+from nestd.tasks import Event, sleep
+
+_PAUSE = 0.02
+
+
+async def connect(sock: socket.socket, path: str) -> None:
+    """Connect. Raises OSError. While the listener's queue is full it is tried again (connect(2): EAGAIN)."""
+    while True:
+        try:
+            sock.connect(path)
+        except BlockingIOError:
+            await sleep(_PAUSE)
+        else:
+            return
+
+
+async def receive(sock: socket.socket, size: int) -> bytes:
+    """At most `size` bytes; none at the end of the stream. Raises OSError."""
+    loop = running()
+    while True:
+        try:
+            return sock.recv(size)
+        except BlockingIOError:
+            ready = Event()
+            loop.add_reader(sock.fileno(), ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_reader(sock.fileno())
+
+
+async def send(sock: socket.socket, data: bytes) -> None:
+    """Send all of it. Raises OSError."""
+    loop = running()
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
+            ready = Event()
+            loop.add_writer(sock.fileno(), ready.set)
+            try:
+                await ready.wait()
+            finally:
+                loop.remove_writer(sock.fileno())
