@@ -154,7 +154,7 @@ class Configuration(NamedTuple):
                 told = f"says install {install.module} {install.command}, so that {driver.name} does not load"
                 refused.append(Saying(install.source, Nesting.OFF, told))
             elif install.module == driver.name:
-                given.append((install.source, install.arguments))
+                given = [(install.source, install.weak), *given, (install.source, install.arguments)]
         for where, words in given:
             for one in map(cmdline.argument, words):
                 if _is(one.name, driver.switch):

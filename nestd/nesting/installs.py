@@ -21,7 +21,8 @@ _IGNORES_INSTALL = (
 class Install(NamedTuple):
     """The command for one module, and where it stands. `never`: it does not load the module.
 
-    `arguments` are those that a `modprobe --ignore-install` in it adds, which beat all configuration.
+    `arguments` are those that a `modprobe --ignore-install` in it adds, which beat all configuration, and
+    `weak` those in front of a $CMDLINE_OPTS, in whose place libkmod puts what is configured: that beats them.
     `judged`: it is one of these two. What any other does cannot be told from its text.
     """
 
@@ -30,7 +31,8 @@ class Install(NamedTuple):
     command: str
     never: bool
     judged: bool
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
+    weak: tuple[str, ...] = ()
 
 
 def found(
@@ -62,9 +64,10 @@ def _has_softdeps(directives: Sequence[tuple[str, modprobe.Directive]], module: 
 
 def _judge(module: str, source: str, command: str) -> Install:
     if re.fullmatch(_NEVER, command):
-        return Install(module, source, command, True, True, ())
+        return Install(module, source, command, True, True)
     match = re.match(_IGNORES_INSTALL, command)
     if match is not None and modules.normalize(match[1]) == module:
-        words = tuple(word for word in match[2].split() if not word.startswith("$"))
-        return Install(module, source, command, False, True, words)
-    return Install(module, source, command, False, False, ())
+        weak, _, strong = match[2].rpartition("$CMDLINE_OPTS")
+        given = (tuple(word for word in part.split() if not word.startswith("$")) for part in (strong, weak))
+        return Install(module, source, command, False, True, *given)
+    return Install(module, source, command, False, False)

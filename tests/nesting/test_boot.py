@@ -152,10 +152,20 @@ def test_install_that_cannot_be_judged(tree: Tree) -> None:
     assert "cannot be told" in found["install"].message
 
 
-def test_arguments_of_an_install_win(tree: Tree) -> None:
-    text = "install kvm_amd /sbin/modprobe --ignore-install kvm_amd nested=0 $CMDLINE_OPTS\n"
-    tree.dropin("a.conf", text).cmdline("kvm_amd.nested=1")
+@pytest.mark.parametrize(
+    ("arguments", "decides"),
+    [
+        ("nested=0", "/etc/modprobe.d/a.conf:1"),
+        ("$CMDLINE_OPTS nested=0", "/etc/modprobe.d/a.conf:1"),
+        # libkmod puts what is configured in its place, and the last wins
+        ("nested=0 $CMDLINE_OPTS", "kernel command line"),
+    ],
+)
+def test_arguments_of_an_install(tree: Tree, arguments: str, decides: str) -> None:
+    tree.dropin("a.conf", f"install kvm_amd /sbin/modprobe --ignore-install kvm_amd {arguments}\n")
     assert solve(tree) == (OFF, "/etc/modprobe.d/a.conf:1")
+    tree.cmdline("kvm_amd.nested=1")
+    assert solve(tree) == (OFF if decides.startswith("/") else ON, decides)
 
 
 @pytest.mark.parametrize(

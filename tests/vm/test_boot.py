@@ -85,6 +85,17 @@ CASES = (
         "/etc/modprobe.d/kvm.conf:1",
         "0",
         {
+            "/etc/modprobe.d/kvm.conf": "install kvm_amd /sbin/modprobe --ignore-install kvm_amd "
+            "$CMDLINE_OPTS nested=0\n"
+        },
+        "kvm_amd.nested=1",
+    ),
+    Case(
+        "install with arguments, which the command line beats",
+        "on",
+        f"{GRUB}:2",
+        "1",
+        {
             "/etc/modprobe.d/kvm.conf": "install kvm_amd /sbin/modprobe --ignore-install kvm_amd nested=0 "
             "$CMDLINE_OPTS\n"
         },
