@@ -61,7 +61,8 @@ def show() -> None:
 
 
 def keep(name: str, folder: str) -> None:
-    """Each section of what comes in as a file; an empty one is left out."""
+    """Each section of what comes in as a file in `folder`, which is made; an empty one is left out."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for part, told in re.findall(r"^== (\S+)\n(.*?)(?=^== |\Z)", sys.stdin.read(), re.MULTILINE | re.DOTALL):
         if told:
             (Path(folder) / f"{part}-{name}").write_text(told)
