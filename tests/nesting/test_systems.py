@@ -67,6 +67,9 @@ SYSTEMS = {
     "Debian 12's cloud kernel on emulated AMD-V": System(
         lambda tree: tree.captured("debian-12-cloud"), ("qemu", "qemu"), Extension.SVM, "kvm_amd", LOADED, ON
     ),
+    "Debian 13's cloud kernel on emulated AMD-V": System(
+        lambda tree: tree.captured("debian-13-cloud"), ("qemu", "qemu"), Extension.SVM, "kvm_amd", LOADED, ON
+    ),
     "Debian 12's cloud kernel on Bochs' i7-4770": System(
         lambda tree: tree.captured("bochs-intel"), BARE, Extension.VMX, "kvm_intel", LOADED, ON
     ),
