@@ -172,6 +172,11 @@ class Check(NamedTuple):
     message: str
     remedy: str
 
+    @classmethod
+    def passed(cls, identity: str, message: str) -> "Check":
+        """One with nothing to be done."""
+        return cls(identity, Verdict.PASS, message, "")
+
 
 class Waiting(NamedTuple):
     """A change that waits for the driver to become idle; with a `failure`, one that failed at its time.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 
 from nestd.loop import running
 from nestd.tasks import Event, sleep
@@ -29,12 +30,7 @@ async def receive(sock: socket.socket, size: int) -> bytes:
         try:
             return sock.recv(size)
         except BlockingIOError:
-            ready = Event()
-            loop.add_reader(sock.fileno(), ready.set)
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_reader(sock.fileno())
+            await _ready(sock.fileno(), loop.add_reader, loop.remove_reader)
 
 
 async def send(sock: socket.socket, data: bytes) -> None:
@@ -45,9 +41,13 @@ async def send(sock: socket.socket, data: bytes) -> None:
         try:
             rest = rest[sock.send(rest) :]
         except BlockingIOError:
-            ready = Event()
-            loop.add_writer(sock.fileno(), ready.set)
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_writer(sock.fileno())
+            await _ready(sock.fileno(), loop.add_writer, loop.remove_writer)
+
+
+async def _ready(fd: int, add: Callable[..., None], remove: Callable[[int], None]) -> None:
+    ready = Event()
+    add(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        remove(fd)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from nestd.host import bootloader, initramfs
 from nestd.host.machine import Host
 from nestd.host.root import Root
-from nestd.model import Check, Driver, DriverState, Verdict
+from nestd.model import BootSetting, Check, Driver, DriverState, Verdict
 from nestd.nesting import boot
 from nestd.nesting.boot import Configuration
 from nestd.text import cmdline, modprobe
@@ -61,27 +61,25 @@ def checks(
     if driver is None or not driver.switch:
         return ()
     there, where = configuration.next_driver(driver, state)
+    setting, said = boot.solve(configuration, driver, state), configuration.sayings(driver, state)
     rows = [
-        _next_boot(configuration, driver, state),
+        _next_boot(configuration, driver, setting, said),
         _command_line(configuration, there, template),
-        *_overridden(configuration, driver, state),
+        *_overridden(setting, said),
     ]
     if where is not DriverState.BUILTIN:
         rows += [*_installs(configuration, there), _blacklist(configuration, there)]
-        rows += [_initramfs(configuration, driver, state, image)] if image is not None else []
+        rows += [_initramfs(configuration, driver, state, setting, image)] if image is not None else []
     return tuple(rows)
-
-
-def _passed(identity: str, message: str) -> Check:
-    return Check(identity, Verdict.PASS, message, "")
 
 
 def _warned(identity: str, message: str, remedy: str) -> Check:
     return Check(identity, Verdict.WARN, message, remedy)
 
 
-def _next_boot(configuration: Configuration, driver: Driver, state: DriverState) -> Check:
-    setting = boot.solve(configuration, driver, state)
+def _next_boot(
+    configuration: Configuration, driver: Driver, setting: BootSetting, said: tuple[boot.Saying, ...]
+) -> Check:
     following = configuration.next_boot
     other = ""
     if following and following.release not in {"", configuration.release}:
@@ -92,8 +90,7 @@ def _next_boot(configuration: Configuration, driver: Driver, state: DriverState)
             f"The next boot gives no nesting: its kernel has no {driver.name}.{other}",
             "Install the kernel's package that has the module, or boot another kernel.",
         )
-    winner = configuration.sayings(driver, state)[-1]
-    who = f"{winner.source} {winner.clause}"
+    who = f"{said[-1].source} {said[-1].clause}"
     if setting.source == boot.KERNEL_DEFAULT:
         who = f"nothing is configured, and that is what {driver.name} does by itself"
     message = f"The next boot gives nesting {setting.nested}: {who}.{other}"
@@ -104,7 +101,7 @@ def _next_boot(configuration: Configuration, driver: Driver, state: DriverState)
             f"{message} That cannot be told for certain: {doubts}.",
             "Look at what is named here; after the reboot, `nestctl status` tells what came of it.",
         )
-    return _passed("next-boot", message)
+    return Check.passed("next-boot", message)
 
 
 def _doubts(configuration: Configuration, driver: Driver) -> Iterator[str]:
@@ -130,7 +127,7 @@ def _words(arguments: frozenset[str]) -> str:
 def _command_line(configuration: Configuration, driver: Driver, template: str | None) -> Check:
     identity, following = "command-line", configuration.next_boot
     if following is None:
-        return _passed(
+        return Check.passed(
             identity,
             "No boot loader's configuration is found, so the running kernel's command line is taken for the "
             "next one's.",
@@ -159,21 +156,22 @@ def _command_line(configuration: Configuration, driver: Driver, template: str | 
             f"Edit {bootloader.KERNEL_CMDLINE}, or make the entries anew with kernel-install(8).",
         )
     message = f"{following.loader} gives the next kernel what the running one was given ({following.source})."
-    return _passed(identity, message)
+    return Check.passed(identity, message)
 
 
-def _overridden(configuration: Configuration, driver: Driver, state: DriverState) -> Iterator[Check]:
-    setting = boot.solve(configuration, driver, state)
+def _overridden(setting: BootSetting, said: tuple[boot.Saying, ...]) -> Iterator[Check]:
     if setting.overridden:
-        said = {one.source: one.clause for one in configuration.sayings(driver, state)}
-        losers = "; ".join(f"{source} {said[source]}" for source in setting.overridden)
+        clauses = {one.source: one.clause for one in said}
+        losers = "; ".join(f"{source} {clauses[source]}" for source in setting.overridden)
         yield _warned(
             "overridden",
             f"{setting.source} decides, and wins over what says otherwise: {losers}.",
             "Take away what does not count, so that nobody is misled by it.",
         )
     elif setting.source:
-        yield _passed("overridden", "Nothing that is configured for the next boot loses to something else.")
+        yield Check.passed(
+            "overridden", "Nothing that is configured for the next boot loses to something else."
+        )
 
 
 def _installs(configuration: Configuration, driver: Driver) -> Iterator[Check]:
@@ -205,7 +203,7 @@ def _blacklist(configuration: Configuration, driver: Driver) -> Check:
         elif off and one.module == driver.name:
             hidden.append(words)
     if not barred and not hidden:
-        return _passed("blacklist", f"Nothing keeps udev from loading {driver.name} at boot.")
+        return Check.passed("blacklist", f"Nothing keeps udev from loading {driver.name} at boot.")
     means = [f"{'; '.join(barred)}: udev does not load {driver.name} at boot."] if barred else []
     means += [f"{'; '.join(hidden)}: modprobe {driver.name} does not find it."] if hidden else []
     return _warned(
@@ -216,13 +214,17 @@ def _blacklist(configuration: Configuration, driver: Driver) -> Check:
 
 
 def _initramfs(
-    configuration: Configuration, driver: Driver, state: DriverState, image: initramfs.Image
+    configuration: Configuration,
+    driver: Driver,
+    state: DriverState,
+    outside: BootSetting,
+    image: initramfs.Image,
 ) -> Check:
     identity, it = "initramfs", f"The initramfs {image.path}"
     if not image.modules:
         if not image.doubt:
             message = f"{it} does not carry {driver.name}: /etc is there when it is loaded."
-            return _passed(identity, message)
+            return Check.passed(identity, message)
         return _warned(
             identity,
             f"Whether the initramfs carries {driver.name} cannot be told: {image.doubt}.",
@@ -231,12 +233,11 @@ def _initramfs(
     if image.doubt:
         message = f"{it} carries {driver.name}; what it gives it cannot be told: {image.doubt}."
         return _warned(identity, message, _RENEW)
-    outside = boot.solve(configuration, driver, state)
     ordered = tuple(sorted(image.files, key=lambda one: modprobe.order(one[0])))
     inside = boot.solve(configuration._replace(files=ordered), driver, state)
     if inside.nested is outside.nested:
         message = f"{it} carries {driver.name}, and gives it what /etc gives: nesting {inside.nested}."
-        return _passed(identity, message)
+        return Check.passed(identity, message)
     return _warned(
         identity,
         f"{it} carries {driver.name} and an old copy of modprobe.d: it gives nesting {inside.nested} "

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from nestd import errors, log
 from nestd.host import files
 from nestd.host.machine import Host
-from nestd.model import DriverState, Nesting
-from nestd.nesting import dropin, plan, reload
+from nestd.model import Nesting
+from nestd.nesting import drivers, dropin, plan, reload
 from nestd.nesting.ledger import Ledger
 from nestd.nesting.status import KVM_API_VERSION, Reading
 
@@ -120,7 +120,7 @@ def _confirmed(todo: plan.Plan, reading: Reading) -> Reading:
 
 def _silent(reading: Reading) -> bool:
     """Whether a driver is there, and KVM did not answer."""
-    live = reading.status.driver_state in {DriverState.LOADED, DriverState.BUILTIN}
+    live = reading.status.driver_state in drivers.LIVE
     return live and reading.status.kvm_api != KVM_API_VERSION
 
 

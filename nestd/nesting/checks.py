@@ -49,10 +49,6 @@ def checks(reading: Reading, circumstances: Circumstances, evidence: Evidence) -
     )
 
 
-def _passed(identity: str, message: str) -> Check:
-    return Check(identity, Verdict.PASS, message, "")
-
-
 def _in_the_way(identity: str, why: obstacles.Why) -> Check:
     return Check(identity, Verdict.FAIL, _sentence(why.meaning), _sentence(why.remedy))
 
@@ -69,7 +65,7 @@ def _why(reading: Reading) -> obstacles.Why:
 def _hardware(reading: Reading, told: Circumstances) -> Iterator[Check]:
     status, why = reading.status, _why(reading)
     if status.extension is not Extension.NONE:
-        yield _passed("extension", f"The CPU has {status.extension}.")
+        yield Check.passed("extension", f"The CPU has {status.extension}.")
     elif why.obstacle is Obstacle.NO_EXTENSION:
         yield _in_the_way("extension", why)
     else:
@@ -84,16 +80,16 @@ def _hardware(reading: Reading, told: Circumstances) -> Iterator[Check]:
     elif status.extension is Extension.SVM and status.driver_state not in drivers.LIVE:
         pass  # before Linux 6.7 svm is shown all the same
     elif status.extension is not Extension.NONE:
-        yield _passed("firmware", "The firmware leaves the extension on.")
+        yield Check.passed("firmware", "The firmware leaves the extension on.")
     if why.obstacle is Obstacle.HIDDEN_BY_HYPERVISOR:
         yield _in_the_way("hypervisor", why)
     elif told.hypervisor:
         yield _in_the_way("hypervisor", obstacles.hidden(told.hypervisor))
     elif told.virtualization == "none":
-        yield _passed("hypervisor", "This machine runs on bare metal.")
+        yield Check.passed("hypervisor", "This machine runs on bare metal.")
     elif told.virtualization and status.extension is not Extension.NONE:
         name = hypervisors.name(told.virtualization)
-        yield _passed("hypervisor", f"This machine runs in {name}, which passes the extension on.")
+        yield Check.passed("hypervisor", f"This machine runs in {name}, which passes the extension on.")
 
 
 def _driver(reading: Reading) -> Check:
@@ -102,9 +98,11 @@ def _driver(reading: Reading) -> Check:
     if why.obstacle in {Obstacle.DRIVER_MISSING, Obstacle.DRIVER_WITHOUT_NESTING}:
         return _in_the_way("driver", why)
     if state is DriverState.LOADED:
-        return _passed("driver", f"{name} is loaded.")
+        return Check.passed("driver", f"{name} is loaded.")
     if state is DriverState.BUILTIN:
-        return _passed("driver", f"{name} is built into this kernel: only a reboot changes its parameters.")
+        return Check.passed(
+            "driver", f"{name} is built into this kernel: only a reboot changes its parameters."
+        )
     if state is DriverState.UNLOADED:
         return Check(
             "driver",
@@ -125,7 +123,7 @@ def _modules(reading: Reading, told: Circumstances, evidence: Evidence) -> Itera
     if status.driver_state not in {DriverState.LOADED, DriverState.UNLOADED}:
         return
     if not reading.loading_disabled:
-        yield _passed("module-loading", "Modules can be loaded and unloaded.")
+        yield Check.passed("module-loading", "Modules can be loaded and unloaded.")
     elif why.obstacle is Obstacle.MODULE_LOADING_DISABLED:
         yield _in_the_way("module-loading", why)
     else:
@@ -139,14 +137,14 @@ def _modules(reading: Reading, told: Circumstances, evidence: Evidence) -> Itera
     if told.signature and why.obstacle is Obstacle.MODULE_SIGNATURE:
         yield _in_the_way("module-signature", why)
     elif not evidence.enforcement:
-        yield _passed("module-signature", "This kernel takes modules without a signature, too.")
+        yield Check.passed("module-signature", "This kernel takes modules without a signature, too.")
     elif status.driver_state is DriverState.LOADED:
-        yield _passed(
+        yield Check.passed(
             "module-signature",
             f"The kernel took {status.driver}, though it is strict: {evidence.enforcement}.",
         )
     elif not told.signature:
-        yield _passed(
+        yield Check.passed(
             "module-signature",
             f"Nothing shows that {status.driver} lacks the signature that it needs ({evidence.enforcement}).",
         )
@@ -169,7 +167,7 @@ def _other(other: Other, reading: Reading) -> Check:
 
 def _device(reading: Reading) -> Check:
     if reading.kvm.api == API_VERSION:
-        return _passed("kvm-device", f"/dev/kvm answers (version {reading.kvm.api} of its interface).")
+        return Check.passed("kvm-device", f"/dev/kvm answers (version {reading.kvm.api} of its interface).")
     return _in_the_way("kvm-device", obstacles.unusable(reading.kvm, reading.status.driver))
 
 
@@ -182,9 +180,11 @@ def _running(reading: Reading) -> Iterator[Check]:
     told = f"{driver}'s parameter says {switch}" if switch else f"{driver} has no nested switch"
     offered = "offers" if status.guest_extension else "does not offer"
     if extension is Extension.SIE:
-        yield _passed("running", f"Nesting is {status.nested}: {told} (KVM cannot be asked for it on s390x).")
+        yield Check.passed(
+            "running", f"Nesting is {status.nested}: {told} (KVM cannot be asked for it on s390x)."
+        )
     elif (switch is Nesting.ON) is status.guest_extension:
-        yield _passed(
+        yield Check.passed(
             "running", f"Nesting is {status.nested}: {told}, and KVM {offered} {extension} to guests."
         )
     else:
@@ -210,7 +210,7 @@ def _named(holders: tuple[Holder, ...]) -> str:
 def _holders(reading: Reading, evidence: Evidence) -> Iterator[Check]:
     status = reading.status
     if evidence.holders:
-        yield _passed(
+        yield Check.passed(
             "holders",
             f"{status.driver} is in use, so it cannot be reloaded now, by {_named(evidence.holders)}.",
         )
@@ -222,7 +222,7 @@ def _holders(reading: Reading, evidence: Evidence) -> Iterator[Check]:
             "Look again: a process may have just ended. If it stays, a module holds it: lsmod tells which.",
         )
     else:
-        yield _passed("holders", f"Nobody uses {status.driver}.")
+        yield Check.passed("holders", f"Nobody uses {status.driver}.")
 
 
 def _off(reading: Reading, evidence: Evidence) -> Iterator[Check]:
@@ -233,7 +233,7 @@ def _off(reading: Reading, evidence: Evidence) -> Iterator[Check]:
         known = "KVM itself does not offer it" if reading.kvm.api == API_VERSION else "no KVM runs"
         if status.extension is Extension.SIE:
             known = "kvm's parameter says so"
-        yield _passed("off", f"Nesting is to be off, and no guest can get it: {known}.")
+        yield Check.passed("off", f"Nesting is to be off, and no guest can get it: {known}.")
         return
     having = f" These may have it: {_named(evidence.holders)}." if evidence.holders else ""
     yield Check(

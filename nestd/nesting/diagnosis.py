@@ -43,7 +43,7 @@ class Diagnosis:
             self._observer.learn(found)
             reading, root = self._observer.reading, self._host.root
             evidence = checks.Evidence(
-                holders(root),
+                await tasks.to_thread(holders, root),
                 others(root, self._host.kmod),
                 circumstances.enforcement(self._host),
                 cpuinfo.vmx_flags(root.read("/proc/cpuinfo") or ""),

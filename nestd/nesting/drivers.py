@@ -40,14 +40,13 @@ class InCharge(NamedTuple):
     """What CPU and kernel say before anything is asked: what the CPU shows, whose driver it is, where that
     is.
 
-    `flags` are the CPU's own, `cpuinfo` the whole text of /proc/cpuinfo.
+    `flags` are the CPU's own.
     """
 
     extensions: frozenset[Extension]
     driver: Driver | None
     state: DriverState
     flags: frozenset[str]
-    cpuinfo: str
 
     @property
     def live(self) -> bool:
@@ -63,13 +62,13 @@ def in_charge(host: Host) -> InCharge:
         # KVM is never a module there, and whether the CPU has EL2 only KVM tells.
         driver = next(driver for driver in table(host.release) if driver.name == _ARM)
         state = DriverState.BUILTIN if "kvm" in present else DriverState.MISSING
-        return InCharge(frozenset(), driver, state, cpuinfo.flags(text), text)
+        return InCharge(frozenset(), driver, state, cpuinfo.flags(text))
     extensions = cpuinfo.extensions(text)
     if cpuinfo.is_pseries(text) and host.kmod.state("kvm_hv") in LIVE:
         extensions |= {Extension.HV}
     chosen = choose(extensions, host.release, present, host.kmod.state)
     state = host.kmod.state(chosen.name) if chosen else DriverState.NONE
-    return InCharge(extensions, chosen, state, cpuinfo.flags(text), text)
+    return InCharge(extensions, chosen, state, cpuinfo.flags(text))
 
 
 def version(release: str) -> tuple[int, int]:
@@ -94,7 +93,7 @@ def choose(
     """
     known = table(release)
     by_flag = next((driver for driver in known if driver.extension in extensions), None)
-    if by_flag and state(by_flag.name) in {DriverState.LOADED, DriverState.BUILTIN}:
+    if by_flag and state(by_flag.name) in LIVE:
         return by_flag
     names = {driver.name for driver in known} | _NOT_DRIVERS
     foreign = sorted(name for name in present if name.startswith("kvm_") and name not in names)

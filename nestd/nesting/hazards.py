@@ -29,11 +29,9 @@ def checks(reading: Reading, hpage: str, release: str) -> Iterator[Check]:
 def _hpage(hpage: str, nested: Nesting) -> Check:
     if hpage in ("", "0", "N"):
         told = "Guests are not backed with huge pages, so nesting may be on."
-        return Check("hazard-hpage", Verdict.PASS, told, "")
+        return Check.passed("hazard-hpage", told)
     if nested is Nesting.ON:
-        return Check(
-            "hazard-hpage", Verdict.PASS, "This kernel has both huge pages for guests and nesting.", ""
-        )
+        return Check.passed("hazard-hpage", "This kernel has both huge pages for guests and nesting.")
     return Check(
         "hazard-hpage",
         Verdict.WARN,
@@ -53,10 +51,8 @@ def _migration(since: tuple[int, int], release: str) -> Check:
             "can): a guest that is migrated or saved while it runs guests of its own is likely to crash.",
             "Stop the guests inside a guest before it is migrated, saved or snapshotted with its memory.",
         )
-    return Check(
+    return Check.passed(
         identity,
-        Verdict.PASS,
         "This kernel can save what nested guests are doing. Whether a guest that runs guests can be "
         "migrated depends on QEMU, CPU and kernel on both sides: try it before you rely on it.",
-        "",
     )

@@ -110,7 +110,7 @@ def check(host: Host, ledger: Ledger, busy: str) -> Check:
     What was stuck and is in order again is forgotten. OSError where the machine cannot be read.
     """
     if busy:
-        return Check("change", Verdict.PASS, f"A change is under way ({busy}).", "")
+        return Check.passed("change", f"A change is under way ({busy}).")
     record = ledger.record
     if record is not None and change.is_undone(host, record.todo.steps):
         ledger.settle()
@@ -130,7 +130,7 @@ def check(host: Host, ledger: Ledger, busy: str) -> Check:
         text = f"There was a record of a change that nobody could understand: {CHANGE}.broken."
         remedy = "See what is now (`nestctl status`), say what is wanted, then remove that file."
         return Check("change", Verdict.WARN, text, remedy)
-    return Check("change", Verdict.PASS, "No change is half done.", "")
+    return Check.passed("change", "No change is half done.")
 
 
 def _writes(todo: plan.Plan) -> tuple[plan.WriteDropIn, ...]:

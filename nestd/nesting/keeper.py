@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from nestd import log
 from nestd.host.machine import Host
 from nestd.loop import Handle, running
-from nestd.model import Check, Drift, DriverState, Nesting, Policy, Scope, Status, Verdict
+from nestd.model import Check, Drift, Nesting, Policy, Scope, Status, Verdict
 from nestd.nesting.changer import Changer
+from nestd.nesting.drivers import LIVE
 from nestd.nesting.observer import Observer
 from nestd.nesting.pending import Pending
 from nestd.nesting.store import THIS_BOOT, Store
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from nestd.nesting.waiter import Waiter
 
 _RECORD = "expected"
-_LIVE = (DriverState.LOADED, DriverState.BUILTIN)
 # Putting it back: seconds before the first try, how many tries, and seconds within which they count.
 _DELAY, _TRIES, _PERIOD = 1.0, 5, 600.0
 
@@ -125,7 +125,7 @@ class Keeper:
         """For Diagnose: the check `drift`."""
         drift = self.drift
         if drift is None:
-            return (Check("drift", Verdict.PASS, "The running kernel has what nestd was last told.", ""),)
+            return (Check.passed("drift", "The running kernel has what nestd was last told."),)
         text = f"Nesting is {drift.actual}, and nestd was told {drift.expected}: {drift.cause}."
         verb = "enable" if drift.expected is Nesting.ON else "disable"
         if self._given_up:
@@ -156,7 +156,7 @@ class Keeper:
         self.look()
 
     def _compared(self, status: Status) -> Drift | None:
-        live = status.driver_state in _LIVE and status.nested is not Nesting.UNSUPPORTED
+        live = status.driver_state in LIVE and status.nested is not Nesting.UNSUPPORTED
         # What only a reboot can settle was told so, and is no drift.
         if self._expected is None or not live or status.nested is self._expected or status.reboot_required:
             return None

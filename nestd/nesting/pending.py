@@ -123,7 +123,7 @@ class Pending:
         """For Diagnose: the check `pending`."""
         asked = self._record
         if asked is None:
-            return (Check("pending", Verdict.PASS, "No change waits for the driver to become idle.", ""),)
+            return (Check.passed("pending", "No change waits for the driver to become idle."),)
         if asked.failure:
             text = (
                 f"User {asked.uid} had asked to turn nesting {asked.nested} ({asked.scope}) when the driver "

@@ -65,9 +65,7 @@ def checks(reading: Reading, vmx_flags: frozenset[str]) -> tuple[Check, ...]:
 def _check(driver: str, aid: _Aid, value: str) -> Check:
     identity = f"parameter-{aid.parameter}"
     if read_switch(value) is not Nesting.OFF:
-        return Check(
-            identity, Verdict.PASS, f"{driver} uses the CPU's {aid.flag} ({aid.parameter}={value}).", ""
-        )
+        return Check.passed(identity, f"{driver} uses the CPU's {aid.flag} ({aid.parameter}={value}).")
     return Check(
         identity,
         Verdict.WARN,

@@ -10,14 +10,11 @@ from typing import NamedTuple
 from nestd.host import kvm
 from nestd.host.machine import Host
 from nestd.model import (
-    BootSetting,
     Driver,
     DriverState,
     Extension,
     KvmAnswer,
     Nesting,
-    Obstacle,
-    Policy,
     Status,
 )
 from nestd.nesting import boot, drivers, dropin, obstacles
@@ -56,8 +53,9 @@ class _Running(NamedTuple):
     kvm: KvmAnswer
 
     @property
-    def live(self) -> bool:
-        return self.state in drivers.LIVE
+    def reloadable(self) -> bool:
+        """Whether loading the driver anew, without a reboot, gives what is configured."""
+        return self.state in {DriverState.LOADED, DriverState.UNLOADED} and not self.loading_disabled
 
     @property
     def switch(self) -> Nesting | None:
@@ -85,13 +83,24 @@ def read(host: Host, circumstances: Circumstances) -> Reading:
     at_boot = boot.solve(configuration, driver if extension else None, state)
     nested = _nested(running, extension)
     why = obstacles.find(_facts(host, running, extension, nested, circumstances, configuration))
-    users = host.kmod.refcnt(driver.name) if driver else 0
-    status = _status(running, extension, nested, at_boot, users)._replace(
+    status = Status(
+        extension=extension,
+        driver=driver.name if driver else "",
+        driver_state=state,
+        nested=nested,
+        nested_at_boot=at_boot.nested,
         policy=dropin.policy(configuration.dropin, driver),
+        reboot_required=nested is not at_boot.nested and not running.reloadable,
         obstacle=why.obstacle,
+        virtualization=circumstances.virtualization,
+        parameters=running.parameters,
+        kvm_api=running.kvm.api,
+        guest_extension=extension is not Extension.NONE and extension in running.kvm.extensions,
+        users=host.kmod.refcnt(driver.name) if driver else 0,
+        boot_source=at_boot.source,
+        overridden=at_boot.overridden,
         obstacle_meaning=why.meaning,
         obstacle_remedy=why.remedy,
-        virtualization=circumstances.virtualization,
     )
     return Reading(
         status, driver, configuration, running.loading_disabled, running.switch, running.kvm, seen.flags
@@ -140,31 +149,6 @@ def _facts(
         circumstances,
         barred,
         held_by,
-    )
-
-
-def _status(
-    running: _Running, extension: Extension, nested: Nesting, at_boot: BootSetting, users: int
-) -> Status:
-    settles_by_reload = (
-        running.state in {DriverState.LOADED, DriverState.UNLOADED} and not running.loading_disabled
-    )
-    return Status(
-        extension=extension,
-        driver=running.driver.name if running.driver else "",
-        driver_state=running.state,
-        nested=nested,
-        nested_at_boot=at_boot.nested,
-        policy=Policy.UNMANAGED,
-        reboot_required=nested is not at_boot.nested and not settles_by_reload,
-        obstacle=Obstacle.NONE,
-        virtualization="",
-        parameters=running.parameters,
-        kvm_api=running.kvm.api,
-        guest_extension=extension is not Extension.NONE and extension in running.kvm.extensions,
-        users=users,
-        boot_source=at_boot.source,
-        overridden=at_boot.overridden,
     )
 
 

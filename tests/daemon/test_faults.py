@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import faults
-from tests.support.clients import CallError, Client, options
+from tests.support.clients import CallError, Client, Variant, options
 from tests.support.daemon import Daemon
 from tests.support.faults import KILL_AFTER, KILL_BEFORE, Faults
 from tests.support.privatebus import PrivateBus
@@ -73,6 +73,21 @@ def afresh(tree: Tree, tools: Tools, client: Client) -> None:
     tree.gone(ZZ)
 
 
+def disabled(client: Client, given: dict[str, Variant], done: State) -> set[State]:
+    """Call Disable; what may be then: `done`, or after an error the old state.
+
+    What could not be undone is told, and is the drop-in alone: the driver is back in any case, as that
+    needs no disk.
+    """
+    try:
+        client.call("Disable", "a{sv}", [given])
+    except CallError as error:
+        stuck = error.name.endswith(".RollbackFailed")
+        assert stuck or error.name.endswith(".ReloadFailed"), error
+        return {OLD, BOOT_ALONE} if stuck else {OLD}
+    return {done}
+
+
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "from-then-on"])
 @pytest.mark.parametrize("number", ERRORS, ids=[errno.errorcode[number] for number in ERRORS])
 def test_each_write_fails(
@@ -81,14 +96,7 @@ def test_each_write_fails(
     """The drop-in alone: every call on the way to it, and to its journal."""
     for call in range(200):
         disk.arm(call, number, lasting=lasting)
-        try:
-            failing.call("Disable", "a{sv}", [options(scope="boot")])
-            expected = {BOOT_ALONE}
-        except CallError as error:
-            stuck = error.name.endswith(".RollbackFailed")
-            assert stuck or error.name.endswith(".ReloadFailed"), error
-            # What could not be undone is told; what was, is so.
-            expected = {OLD, BOOT_ALONE} if stuck else {OLD}
+        expected = disabled(failing, options(scope="boot"), BOOT_ALONE)
         calls = disk.disarm()
         assert state(tree) in expected, (call, state(tree), expected)
         [verdict] = {row[1] for row in failing.call("Diagnose")[0] if row[0] == "change"}
@@ -111,14 +119,7 @@ def test_writes_fail_around_a_reload(
 ) -> None:
     for call in range(0, 200, 3):
         disk.arm(call, number, lasting=lasting)
-        try:
-            failing.call("Disable", "a{sv}", [{}])
-            expected = {NEW}
-        except CallError as error:
-            stuck = error.name.endswith(".RollbackFailed")
-            assert stuck or error.name.endswith(".ReloadFailed"), error
-            # The driver is back in any case: that needs no disk.
-            expected = {OLD, BOOT_ALONE} if stuck else {OLD}
+        expected = disabled(failing, {}, NEW)
         calls = disk.disarm()
         assert state(tree) in expected, (call, state(tree), expected)
         afresh(tree, tools, failing)
