@@ -8,8 +8,8 @@
     │   ├── UnknownMethod, UnknownObject, UnknownInterface, UnknownProperty, PropertyReadOnly
     │   ├── LimitsExceeded, Timeout, Failed
     │   └── InUse, NotSupported, ReloadFailed, RollbackFailed, Busy, Overridden,
-    │       BootloaderUnknown, NestingOff, NestingNotGranted, GuestExists, GuestNotFound,
-    │       LaunchFailed
+    │       BootloaderUnknown, BootloaderFailed, NestingOff, NestingNotGranted, GuestExists,
+    │       GuestNotFound, LaunchFailed
     ├── CallFailed                another service answered a call of ours with an error
     ├── Malformed                 a text or a message is not what it claims to be
     └── ToolMissing, ToolFailed   a program that was needed
@@ -127,6 +127,12 @@ class BootloaderUnknown(BusError):
     """Only the kernel command line can do it, and nestd does not know who writes that."""
 
     name = _OWN + "BootloaderUnknown"
+
+
+class BootloaderFailed(BusError):
+    """A tool of the boot loader or of the initramfs failed; the old state is back. The text has its words."""
+
+    name = _OWN + "BootloaderFailed"
 
 
 class NestingOff(BusError):

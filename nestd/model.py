@@ -181,13 +181,15 @@ class Check(NamedTuple):
 class Waiting(NamedTuple):
     """A change that waits for the driver to become idle; with a `failure`, one that failed at its time.
 
-    `uid` is the user who asked for it.
+    `uid` is the user who asked for it; `replace` and `loader` are as in a wish (nestd/nesting/steps.py).
     """
 
     nested: Nesting
     scope: Scope
     uid: int
     failure: str = ""
+    replace: bool = False
+    loader: str = ""
 
 
 class Drift(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from time import monotonic_ns
 
 from nestd.loop import Handle, running
 
@@ -22,8 +23,16 @@ class Notify:
 
     def send(self, state: str) -> None:
         """Tell the service manager, if there is one."""
-        if self._send is not None:
-            self._send(state)
+        while self._send is not None:
+            try:
+                self._send(state)
+            except InterruptedError:
+                continue  # a signal came; the C library leaves it to its callers to try again
+            return
+
+    def reloading(self) -> None:
+        """Tell that the configuration is being read again; READY=1 tells that it was (Type=notify-reload)."""
+        self.send(f"RELOADING=1\nMONOTONIC_USEC={monotonic_ns() // 1000}")
 
     def keep_alive(self) -> None:
         """Tell the watchdog at half its time, from now on (sd_watchdog_enabled(3))."""

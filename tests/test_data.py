@@ -14,7 +14,9 @@ import pytest
 
 from nestd import errors
 from nestd.ctl import arguments
+from nestd.host import configuration
 from nestd.model import Obstacle
+from nestd.text import settings
 from tests.support.clients import ALICE, BOB, DBUS, NAME, NOBODY, PATH, ROOT, CallError, Client
 from tests.support.privatebus import Kind, PrivateBus
 
@@ -148,6 +150,9 @@ def test_every_call_allowed_leaves_the_bus_without_a_word() -> None:
             with Client(bus.address, ROOT) as owner, Client(bus.address, NOBODY) as caller:
                 request_name(owner)
                 caller.subscribe()
+                job = Message.new_signal(f"{PATH}/job/1", "org.nestd1.Job", "Completed", "bs", [True, ""])
+                owner.send_message(job)
+                assert caller.signal("Completed") == [True, ""]
                 for interface in INTERFACES:
                     if not interface.endswith((".Peer", ".Introspectable")):  # they have no signals
                         owner.send_message(Message.new_signal(PATH, interface, "Happened", "s", [interface]))
@@ -192,8 +197,9 @@ def test_what_everybody_may_send_to_everybody_reaches_it_too(bus: PrivateBus) ->
         assert owner.signal("Boo") == []
 
 
-def test_every_interface_of_the_xml_may_be_called() -> None:
-    assert {interface for interface, *_ in MEMBERS} <= set(INTERFACES)
+def test_every_interface_of_the_xml_with_methods_may_be_called_and_no_other() -> None:
+    called = {interface for interface, kind, *_ in MEMBERS if kind == "method"}
+    assert called == {interface for interface in INTERFACES if interface.startswith("org.nestd1.")}
 
 
 def test_the_unit_is_understood(tmp_path: Path) -> None:
@@ -206,6 +212,37 @@ def test_the_unit_is_understood(tmp_path: Path) -> None:
 def test_the_sandbox_gets_no_weaker() -> None:
     # The score is of systemd's own: 0 is closed, 10 is open, times ten here.
     run("systemd-analyze", "security", "--offline=yes", "--threshold=22", DATA / "nestd.service")
+
+
+@pytest.mark.parametrize("path", ["notify-reload.conf", "after-nestd.conf"])
+def test_the_drop_ins_say_only_this(path: str) -> None:
+    """What is in them, for who looks here; that systemd follows it, tests/vm/test_service.py proves."""
+    text = (DATA / path).read_text()
+    said = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert (
+        said
+        == {
+            "notify-reload.conf": ["[Service]", "Type=notify-reload", "ExecReload="],
+            "after-nestd.conf": ["[Unit]", "After=nestd.service"],
+        }[path]
+    )
+
+
+def test_every_key_of_nestd_conf_has_its_entry_and_no_other() -> None:
+    page = (DATA / "nestd.conf.5").read_text()
+    told = {}
+    for section, text in re.findall(r"^\.Sh THE SECTION \[(\w+)\]\n(.*?)(?=^\.Sh )", page, re.M | re.S):
+        entries = re.findall(r"^\.It Va (\w+) Ns = Ns Cm (.*)$", text, re.M)
+        told[section] = {key: tuple(values.split(" | ")) for key, values in entries}
+        for key, values in told[section].items():
+            assert f".Cm {values[0]} ,\nthe default," in text, key
+    assert told == settings.KEYS
+
+
+def test_nestd_conf_is_where_the_page_says() -> None:
+    page = (DATA / "nestd.conf.5").read_text().split(".Sh DESCRIPTION")[0]
+    paths = re.findall(r"^\.Pa (.*)$", page, re.M)
+    assert paths == [configuration.FILE, *(f"{folder}/*.conf" for folder in configuration.FOLDERS)]
 
 
 def test_activation_starts_the_unit() -> None:
@@ -246,7 +283,8 @@ def listed(page: str) -> set[str]:
 def test_every_member_has_its_entry(
     nestd_page: str, interface: str, kind: str, member: str, signature: str
 ) -> None:
-    chapter = nestd_page.split(".Sh THE GUESTS")[interface == "org.nestd1.Guest"]
+    chapters = re.split(r"^\.Sh (?:THE JOBS|THE GUESTS|THE NEXT BOOT)$", nestd_page, flags=re.MULTILINE)
+    chapter = chapters[["org.nestd1.Manager", "org.nestd1.Job", "org.nestd1.Guest"].index(interface)]
     if kind == "property":
         assert f".It Sy {member} Pq Li {signature}\n" in chapter
     else:

@@ -22,6 +22,7 @@ FLOORS = {
     "nestd.nesting": 3, "nestd.guests": 3,
     "nestd.bus": 4,
     "nestd.notify": 5,
+    "nestd.objects": 5,
     "nestd.service": 5,
     "nestd.__main__": 6,
 }  # fmt: skip

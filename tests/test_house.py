@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 
 from nestd import errors
 from nestd.bus import boundary
+from nestd.ctl import arguments
 from nestd.model import DriverState, Extension, GuestState, Nesting, Obstacle, Policy, Scope
+from nestd.nesting.loaders import choose
+from nestd.text import settings
 
 TOP = Path(__file__).resolve().parents[1]
 XML = TOP / "data/org.nestd1.xml"
@@ -68,6 +72,21 @@ def test_every_action_of_the_table_is_in_the_policy_and_the_other_way_round() ->
 def test_the_interface_lists_every_word_of_a_closed_choice(values: type[StrEnum]) -> None:
     text = XML.read_text()
     assert [word.value for word in values if word.value and f'"{word.value}"' not in text] == []
+
+
+def test_who_may_write_the_command_line_is_the_same_everywhere() -> None:
+    """What the option loader takes: as it is checked, offered, told, and as the back ends are called."""
+    assert arguments.LOADERS == boundary.LOADERS
+    assert {loader.name for loader in choose.every()} == set(boundary.LOADERS)
+    assert set(settings.KEYS["Boot"]["Loader"]) == {"auto", *boundary.LOADERS}
+    page, completion = (
+        (TOP / path).read_text() for path in ("data/nestd.8", "data/completions/nestctl.bash")
+    )
+    listed = page.partition("names one:\n")[2].partition("\n.El")[0]
+    assert tuple(re.findall(r"^\.It Cm (\S+)$", listed, re.MULTILINE)) == boundary.LOADERS
+    assert f'"{" ".join(boundary.LOADERS)}"' in completion
+    text = XML.read_text()
+    assert [name for name in boundary.LOADERS if f'"{name}"' not in text] == []
 
 
 def all_errors(base: type[errors.BusError]) -> Iterator[type[errors.BusError]]:

@@ -8,7 +8,7 @@ _nestctl_offer() {
 
 _nestctl() {
     local word=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-    local commands="status diagnose holders enable disable cancel launch list show stop kill console"
+    local commands="status diagnose holders enable disable revert cancel launch list show stop kill console"
     local options="--bus --no-ask-password --help" command="" i
 
     # bash splits `--option=value` at the `=`.
@@ -28,6 +28,7 @@ _nestctl() {
 
     case $previous in
         --bus) _nestctl_offer -W "system session" -- "$word"; return ;;
+        --loader) _nestctl_offer -W "grub kernel-install grubby rpm-ostree ostree bootc" -- "$word"; return ;;
         --scope) _nestctl_offer -W "both runtime boot" -- "$word"; return ;;
         --user) _nestctl_offer -u -- "$word"; return ;;
         --kernel | --initrd)
@@ -41,7 +42,10 @@ _nestctl() {
     case $command in
         "") options="$commands $options --json --version" ;;
         status | diagnose | holders | list | show) options+=" --json" ;;
-        enable | disable) options+=" --json --scope --runtime --boot --when-idle --dry-run" ;;
+        enable | disable)
+            options+=" --json --scope --runtime --boot --when-idle --replace --loader --dry-run"
+            ;;
+        revert) options+=" --json --dry-run" ;;
         launch)
             options+=" --json --cpu --cpu-feature --memory --vcpus --disk --kernel --initrd --append --user"
             options+=" --allow-no-nesting --console"

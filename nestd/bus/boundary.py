@@ -39,18 +39,32 @@ _VERBS = MappingProxyType(
         "GetConsoleLog": "read the console of",
     }
 )
-_CHANGE_OPTIONS = MappingProxyType({"scope": "s", "dry-run": "b", "when-idle": "b"})
+# Who may write the kernel command line: the names of nestd/nesting/loaders, which start-up does not load.
+LOADERS = ("grub", "kernel-install", "grubby", "rpm-ostree", "ostree", "bootc")
+_CHANGE_OPTIONS = MappingProxyType(
+    {"scope": "s", "dry-run": "b", "when-idle": "b", "replace": "b", "loader": "s"}
+)
+_REVERT_OPTIONS = MappingProxyType({"dry-run": "b"})
 # What polkit's dialog says in place of the action's own words (polkit(8), polkit.message).
 _CANCELS = "Authentication is required to cancel the change of nested virtualization that waits."
+_REVERTS = (
+    "Authentication is required to take back, from the next boot on, what was set for nested virtualization."
+)
 
 
 class Change(NamedTuple):
-    """What Enable or Disable was asked for. `waiting` is the change that it takes the place of."""
+    """What Enable, Disable or Revert was asked for. `waiting` is the change that it takes the place of.
+
+    `replace`: what somebody else has put on the kernel command line may be taken away. `loader` is one of
+    LOADERS; empty: it is found out.
+    """
 
     scope: Scope
     dry_run: bool
     when_idle: bool = False
     waiting: Waiting | None = None
+    replace: bool = False
+    loader: str = ""
 
 
 class Demand(NamedTuple):
@@ -119,7 +133,23 @@ def change(call: Call, waiting: Waiting | None = None) -> Change:
     if scope not in set(Scope):
         known = ", ".join(Scope)
         raise errors.InvalidArgs(f"The option scope must be one of {known}, not {_show(scope)}.")
-    return Change(Scope(scope), given.get("dry-run", False), given.get("when-idle", False), waiting)
+    loader, replace = given.get("loader", ""), given.get("replace", False)
+    if "loader" in given and loader not in LOADERS:
+        known = ", ".join(LOADERS)
+        raise errors.InvalidArgs(f"The option loader must be one of {known}, not {_show(loader)}.")
+    if scope == Scope.RUNTIME and (loader or replace):
+        raise errors.InvalidArgs(
+            "The options loader and replace are about the kernel command line of the next boot, which the "
+            "scope runtime leaves alone: leave them out, or choose the scope boot or both."
+        )
+    dry_run, when_idle = given.get("dry-run", False), given.get("when-idle", False)
+    return Change(Scope(scope), dry_run, when_idle, waiting, replace, loader)
+
+
+def revert(call: Call, waiting: Waiting | None = None) -> Change:
+    """`validate` for Revert, while `waiting` waits. Raises InvalidArgs."""
+    given = options(call.arguments[0], _REVERT_OPTIONS)
+    return Change(Scope.BOOT, given.get("dry-run", False), waiting=waiting)
 
 
 class Guard:
@@ -166,6 +196,8 @@ def _nesting(call: Call, request: Change, _: Exported) -> Demand:
         return Demand()
     # What waits is forgotten with it, and to cancel its other half needs that half's action.
     scopes = (request.scope, *([request.waiting.scope] if request.waiting else []))
+    if call.member == "Revert":
+        return Demand(_halves(*scopes), {"polkit.message": _REVERTS})
     return Demand(_halves(*scopes), {"nested": "on" if call.member == "Enable" else "off"})
 
 
@@ -202,6 +234,7 @@ RULES: Mapping[tuple[str, str], Rule] = MappingProxyType(
         (_MANAGER, "GetGuest"): _open,
         (_MANAGER, "Enable"): _nesting,
         (_MANAGER, "Disable"): _nesting,
+        (_MANAGER, "Revert"): _nesting,
         (_MANAGER, "CancelPending"): _cancel,
         (_MANAGER, "Launch"): _launch,
         (_GUEST, "Stop"): _own_guest,

@@ -82,6 +82,7 @@ class Manager:
             "ListHolders": Handler(no_request, self._list_holders, reads=True),
             "Enable": Handler(self._asked, lambda asked, call: self._change(Nesting.ON, asked, call)),
             "Disable": Handler(self._asked, lambda asked, call: self._change(Nesting.OFF, asked, call)),
+            "Revert": Handler(self._reverted, lambda asked, call: self._change(None, asked, call)),
             "CancelPending": Handler(lambda _: self._pending.waiting, self._cancel_pending),
             "Launch": Handler(_launch_request, self._launch),
             "GetGuest": Handler(lambda call: call.arguments[0], self._get_guest, reads=True),
@@ -119,10 +120,13 @@ class Manager:
     def _asked(self, call: Call) -> boundary.Change:
         return boundary.change(call, self._pending.waiting)
 
-    async def _change(self, nested: Nesting, asked: boundary.Change, call: Call) -> Sequence[Any]:
-        from nestd.nesting import plan  # noqa: PLC0415 -- start-up does not need it
+    def _reverted(self, call: Call) -> boundary.Change:
+        return boundary.revert(call, self._pending.waiting)
 
-        wish = plan.Wish(nested, asked.scope)
+    async def _change(self, nested: Nesting | None, asked: boundary.Change, call: Call) -> Sequence[Any]:
+        from nestd.nesting import steps  # noqa: PLC0415 -- start-up does not need it
+
+        wish = steps.Wish(nested, asked.scope, asked.replace, asked.loader)
         if asked.dry_run:
             if asked.when_idle:
                 return [telling.outcome_of(await self._pending.change(wish, True, 0))]

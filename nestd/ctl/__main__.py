@@ -22,6 +22,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client, Screen], int | None]] = {
     "holders": commands.holders,
     "enable": commands.enable,
     "disable": commands.disable,
+    "revert": commands.revert,
     "cancel": commands.cancel,
     "launch": guests.launch,
     "list": guests.list_guests,
@@ -50,7 +51,7 @@ def _run(argv: list[str]) -> int:
         # Reading asks nobody, and for polkit the system bus is the only one.
         asking = given.ask and given.bus == "system" and given.command not in _READING
         with Client(given.bus, os.environ, interactive=given.ask) as client, password_agent(asking) as prompt:
-            screen.quiet = prompt  # a progress line would write over the password prompt
+            screen.quiet = prompt
             return COMMANDS[given.command](given, client, screen) or 0
     except Refused as refused:
         screen.complain(refused.sentence, refused.short)

@@ -23,8 +23,11 @@ exit codes:
   5  in use, or busy with another change
 """
 
+_DRY_RUN = "tell the steps and do nothing"
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_READING = ("status", "diagnose", "holders", "list", "show", "enable", "disable", "launch")
+_READING = ("status", "diagnose", "holders", "list", "show", "enable", "disable", "revert", "launch")
+#: what the option loader of Enable and Disable takes
+LOADERS = ("grub", "kernel-install", "grubby", "rpm-ostree", "ostree", "bootc")
 
 
 def size(text: str) -> int:
@@ -130,6 +133,8 @@ def parser() -> _Parser:
     command("holders", "tell who uses KVM, so that its driver cannot be reloaded", reading)
     for verb, what in (("enable", "turn nesting on"), ("disable", "turn nesting off, provably")):
         _change(command(verb, what, reading))
+    revert = command("revert", "take back all that was set for the next boots", reading)
+    revert.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
     command("cancel", "forget the change that waits until nobody uses KVM")
     _launch(command("launch", "start a guest", name, reading))
     command("list", "list the guests", reading)
@@ -175,7 +180,15 @@ def _change(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "--when-idle", action="store_true", help="if KVM is in use, do it as soon as nobody uses it any more"
     )
-    part.add_argument("--dry-run", action="store_true", help="tell the steps and do nothing")
+    part.add_argument(
+        "--replace",
+        action="store_true",
+        help="take away what others put on the kernel command line and that says otherwise",
+    )
+    part.add_argument(
+        "--loader", choices=LOADERS, default="", help="who writes the kernel command line, if not found out"
+    )
+    part.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
 
 
 def _launch(part: argparse.ArgumentParser) -> None:

@@ -19,6 +19,7 @@ from .stream import Stream
 NESTD = "org.nestd1"
 READ_LIMIT = 25.0  # seconds, as D-Bus libraries have it
 CHANGE_LIMIT = 600.0  # seconds: somebody may have to find a password, and a guest to start
+NO_LIMIT = float("inf")  # an initramfs that is made anew takes as long as it takes
 
 _BUS = "org.freedesktop.DBus"
 _VALUES = 1_000_000  # in one answer; nestd is trusted more than a stranger, but not without end
@@ -34,6 +35,8 @@ class Client:
     def __init__(self, bus: str, environment: Mapping[str, str], *, interactive: bool) -> None:
         self._flags = Flag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Flag(0)
         self._serial = 0
+        self._nestd = ""
+        self._hear: Callable[[Header, list[Any]], None] | None = None
         self._stream = Stream(bus, environment, time.monotonic() + READ_LIMIT)
         try:
             self.call("/org/freedesktop/DBus", _BUS, "Hello", returns="s", destination=_BUS)
@@ -76,6 +79,18 @@ class Client:
             raise Unreachable(f"nestd answers {member} in another way; use the nestctl of its own version")
         return self._values(answer)
 
+    def listen(self, hear: Callable[[Header, list[Any]], None]) -> None:
+        """Have `hear` called with each signal of nestd's that comes while a call waits. Raises Refused.
+
+        nestd is started if it does not run. Anybody may send us what looks like a signal of its: only what
+        comes from the one who answers in its name now is heard.
+        """
+        ping = (NESTD, "/org/nestd1", f"{_BUS}.Peer", "Ping")
+        self._nestd = self._exchange(ping, "", (), READ_LIMIT, None).header.sender
+        rule = f"type='signal',sender='{NESTD}',path_namespace='/org/nestd1'"
+        self.call("/org/freedesktop/DBus", _BUS, "AddMatch", "s", rule, destination=_BUS)
+        self._hear = hear
+
     def open(self, path: str, interface: str, member: str) -> int:
         """Call a method that answers with one descriptor, which is the caller's to close. Raises Refused."""
         answer = self._exchange((NESTD, path, interface, member), "", (), CHANGE_LIMIT, None)
@@ -95,7 +110,7 @@ class Client:
         limit: float,
         waiting: Callable[[], None] | None,
     ) -> message.Message:
-        """Make a call and wait for its answer; everything else that comes is thrown away."""
+        """Make a call and wait for its answer; of what else comes only nestd's signals are heard."""
         deadline = time.monotonic() + limit
         self._serial += 1
         self._stream.send(message.call(self._serial, *to, signature, values, flags=self._flags), deadline)
@@ -107,6 +122,8 @@ class Client:
             if self._answers(found.header, to[0]):
                 break
             self._stream.drop(found.header.unix_fds)
+            if self._hear and found.header.kind == Kind.SIGNAL and found.header.sender == self._nestd:
+                self._hear(found.header, self._values(found))
         if found.header.kind == Kind.ERROR:
             self._stream.drop(found.header.unix_fds)
             text = self._values(found)[:1]

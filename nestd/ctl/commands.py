@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""status, diagnose, holders, enable, disable and cancel: the commands that are about the machine."""
+"""status, diagnose, holders, enable, disable, revert and cancel: the commands that are about the machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from argparse import Namespace
 from nestd.wire.library import Variant
 
 from . import render
-from .client import CHANGE_LIMIT, Client
+from .client import CHANGE_LIMIT, NO_LIMIT, Client
 from .failures import FAILED
 from .screen import Screen
 
@@ -48,12 +48,18 @@ def holders(given: Namespace, client: Client, screen: Screen) -> None:
 
 def enable(given: Namespace, client: Client, screen: Screen) -> None:
     """Turn nesting on."""
-    _change("Enable", "Turning nesting on", given, client, screen)
+    _turn("Enable", "Turning nesting on", given, client, screen)
 
 
 def disable(given: Namespace, client: Client, screen: Screen) -> None:
     """Turn nesting off."""
-    _change("Disable", "Turning nesting off", given, client, screen)
+    _turn("Disable", "Turning nesting off", given, client, screen)
+
+
+def revert(given: Namespace, client: Client, screen: Screen) -> None:
+    """Take back what was set for the next boots."""
+    options = {"dry-run": Variant("b", given.dry_run)}
+    _change("Revert", "Taking back what was set", options, given, client, screen)
 
 
 def cancel(_: Namespace, client: Client, screen: Screen) -> None:
@@ -62,15 +68,30 @@ def cancel(_: Namespace, client: Client, screen: Screen) -> None:
     screen.say("No change waits.\n")
 
 
-def _change(member: str, what: str, given: Namespace, client: Client, screen: Screen) -> None:
+def _turn(member: str, what: str, given: Namespace, client: Client, screen: Screen) -> None:
     options = {"scope": Variant("s", given.scope), "dry-run": Variant("b", given.dry_run)}
-    if given.when_idle:
-        options["when-idle"] = Variant("b", True)
-    with screen.progress(what) as tick:
+    for name, wanted in (("when-idle", given.when_idle), ("replace", given.replace)):
+        if wanted:
+            options[name] = Variant("b", True)
+    if given.loader:
+        options["loader"] = Variant("s", given.loader)
+    _change(member, what, options, given, client, screen)
+
+
+def _change(
+    member: str, what: str, options: dict[str, Variant], given: Namespace, client: Client, screen: Screen
+) -> None:
+    from .job import JobWatch  # noqa: PLC0415 - reading does not need it
+
+    # The password comes before the job, whose words can then be written over nothing.
+    watch = JobWatch(member.lower(), "" if screen.quiet else what)
+    if screen.terminal:
+        client.listen(watch.hear)
+    with screen.progress(watch.words) as tick:
         (result,) = client.call(
             *(MANAGER_PATH, MANAGER, member, "a{sv}", options),
             returns="a{sv}",
-            limit=CHANGE_LIMIT,
+            limit=NO_LIMIT,
             waiting=tick,
         )
     if given.json:

@@ -35,7 +35,7 @@ def status(values: Values, style: Style = PLAIN) -> str:
         *_listed("Overridden", values.get("overridden")),
     ]
     if values.get("reboot-required") is True:
-        rows.append(("Reboot", style.warn("required: only a reboot can make now what the next boot gives")))
+        rows.append(("Reboot", style.warn(f"required: {_reboot(values)}")))
     if values.get("pending-change"):
         rows.append(("Waiting", style.warn(_waiting(values))))
     rows.append(("Policy", _text(values, "policy")))
@@ -80,7 +80,7 @@ def holders(rows: Sequence[Values], style: Style = PLAIN) -> str:
 
 
 def change(values: Values, dry_run: bool, style: Style = PLAIN) -> str:
-    """The result of Enable or Disable."""
+    """The result of Enable, Disable or Revert."""
     steps = [f"{number:3}. {visible(step)}" for number, step in enumerate(_several(values.get("steps")), 1)]
     now, boot = (_nesting(values.get(key), style) for key in ("nested", "nested-at-boot"))
     if values.get("pending") is True:
@@ -99,7 +99,7 @@ def change(values: Values, dry_run: bool, style: Style = PLAIN) -> str:
         verdict = f"{already}{'nesting' if already else 'Nesting'} is {now} now; at the next boot: {boot}."
     out = [*steps, verdict]
     if values.get("reboot-required") is True:
-        out.append(style.warn("Reboot to settle it: the running kernel cannot be changed any further."))
+        out.append(style.warn(f"Reboot to settle it: {_reboot(values)}."))
     return "\n".join(out) + "\n"
 
 
@@ -197,6 +197,11 @@ def _text(values: Values, key: str, default: str = "unknown") -> str:
 def _nesting(value: object, style: Style) -> str:
     paint = {"on": style.good, "off": style.warn, "unsupported": style.bad}.get(str(value), style.plain)
     return paint(visible("unknown" if value is None else value))
+
+
+def _reboot(values: Values) -> str:
+    now, boot = (_text(values, key) for key in ("nested", "nested-at-boot"))
+    return f"nesting stays {now} in the running kernel, and is {boot} after a reboot"
 
 
 def _waiting(values: Values) -> str:

@@ -16,6 +16,8 @@ from .style import style_for
 
 _PATIENCE = 0.3  # seconds in which nobody wonders
 _FRAMES = "|/-\\"
+_COLUMNS = 80  # of a terminal that does not say
+_CUT = "..."
 
 
 class Screen:
@@ -24,8 +26,8 @@ class Screen:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.style = style_for(sys.stdout, environment)
         self._error_style = style_for(sys.stderr, environment)
-        self._terminal = sys.stderr is not None and sys.stderr.isatty()
-        self.quiet = False  # no progress
+        self.terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.quiet = False  # a password may be asked for, which a line of progress would write over
 
     def say(self, text: str) -> None:
         """Write a result. BrokenPipeError: nobody reads on; Unwritable: it failed otherwise."""
@@ -46,7 +48,7 @@ class Screen:
 
     def hint(self, text: str) -> None:
         """Tell a person at a terminal something that is no result."""
-        if self._terminal:
+        if self.terminal:
             _write(sys.stderr, f"{self._error_style.dim(text)}\n")
 
     def complain(self, text: str, name: str = "") -> None:
@@ -58,24 +60,37 @@ class Screen:
         _write(sys.stderr, f"{style.bad('nestctl:')} {lines(text)}{behind}\n")
 
     @contextmanager
-    def progress(self, what: str) -> Iterator[Callable[[], None]]:
-        """Show that something runs: gives a function to call now and then. Silent without a terminal."""
+    def progress(self, what: str | Callable[[], str]) -> Iterator[Callable[[], None]]:
+        """Show that something runs: gives a function to call now and then. Silent without a terminal.
+
+        `what` says it in words, or gives those of the moment (empty: nothing is shown), also while `quiet`.
+        What does not fit the line is cut.
+        """
         begun = time.monotonic()
         shown = False
 
         def tick() -> None:
             nonlocal shown
             elapsed = time.monotonic() - begun
-            if self._terminal and not self.quiet and elapsed > _PATIENCE:
+            words = ("" if self.quiet else what) if isinstance(what, str) else what()
+            if self.terminal and words and elapsed > _PATIENCE:
                 shown = True
                 frame = _FRAMES[int(elapsed * 8) % len(_FRAMES)]
-                _write(sys.stderr, f"\r{frame} {what} ({elapsed:.0f} s)\x1b[K")
+                behind = f" ({elapsed:.0f} s)"
+                _write(sys.stderr, f"\r{frame} {_cut(words, len(behind) + 3)}{behind}\x1b[K")
 
         try:
             yield tick
         finally:
             if shown:
                 _write(sys.stderr, "\r\x1b[K")
+
+
+def _cut(words: str, taken: int) -> str:
+    """The words, as far as they fit beside `taken` columns: a line that wraps could not be written over."""
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    room = max(columns - taken, len(_CUT))
+    return words if len(words) <= room else words[: room - len(_CUT)] + _CUT
 
 
 def _write(stream: TextIO, text: str) -> None:

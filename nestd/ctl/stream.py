@@ -19,12 +19,13 @@ from .failures import Unreachable
 _PIECE = 65536
 _DESCRIPTORS = 16  # as many as the system bus lets one message carry
 _TICK = 0.1  # seconds between two calls of `waiting`
+_LONGEST = 3600.0  # seconds of one poll(2), which cannot wait without end as a deadline can
 
 
 class Stream:
     """A socket to a bus that has let us in, and the messages and descriptors that come out of it.
 
-    `bus` is `system`, `session` or a D-Bus address. A deadline is a value of time.monotonic().
+    `bus` is `system`, `session` or a D-Bus address. A deadline is a value of time.monotonic(), or infinite.
     Every method raises Unreachable where the bus is not there, breaks off, or says nothing in time.
     """
 
@@ -126,7 +127,7 @@ class Stream:
             left = deadline - time.monotonic()
             if left <= 0:
                 raise Unreachable("no answer came in time; see what nestd does: systemctl status nestd")
-            if poll.poll(1000 * (min(left, _TICK) if waiting else left)):
+            if poll.poll(1000 * min(left, _TICK if waiting else _LONGEST)):
                 return
             if waiting:
                 waiting()

@@ -10,8 +10,9 @@ from typing import Protocol
 
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
-from nestd.guests import emulator, places, records, sandbox, vcpu, words
+from nestd.guests import emulator, places, records, sandbox, vcpu
 from nestd.guests.registry import Registry
+from nestd.host import words
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect

@@ -132,14 +132,14 @@ class _Child:
 
 
 class Commands:
-    """Programs found on `path` (as PATH has it; None: the environment's)."""
+    """Programs found on `path` (as PATH has it; None: the environment's), which they get as theirs."""
 
     def __init__(self, path: str | None = None) -> None:
-        self._path = os.environ.get("PATH", _DEFAULT_PATH) if path is None else path
+        self.path = os.environ.get("PATH", _DEFAULT_PATH) if path is None else path
 
     def find(self, name: str) -> str:
         """Where a program is. Raises ToolMissing."""
-        for folder in self._path.split(":"):
+        for folder in self.path.split(":"):
             program = os.path.join(folder, name)
             if folder and os.path.isfile(program) and os.access(program, os.X_OK):
                 return program
@@ -155,7 +155,7 @@ class Commands:
         """
         program = self.find(argv[0])
         try:
-            child = _Child(running(), program, argv, self._path)
+            child = _Child(running(), program, argv, self.path)
         except OSError as error:
             raise ToolFailed(argv, 126, f"cannot be executed: {error.strerror}") from error
         try:

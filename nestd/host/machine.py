@@ -2,13 +2,16 @@
 """The machine as one value: everything above this floor reaches it through here."""
 
 import os
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Optional, Protocol
 
 from nestd.host.commands import Commands
 from nestd.host.kmod import Kmod
 from nestd.host.kvm import Kvm
 from nestd.host.root import Root
 from nestd.model import KvmAnswer
+
+if TYPE_CHECKING:
+    from nestd.host.units import Units
 
 
 class AsksKvm(Protocol):
@@ -19,13 +22,17 @@ class AsksKvm(Protocol):
 
 
 class Host(NamedTuple):
-    """The readers and tools of one machine. `release` is what `uname -r` says."""
+    """The readers and tools of one machine. `release` is what `uname -r` says.
+
+    `units` is its systemd, which runs long tools outside nestd's sandbox; None: they run as children.
+    """
 
     root: Root
     commands: Commands
     kmod: Kmod
     kvm: AsksKvm
     release: str
+    units: Optional["Units"] = None
 
     @classmethod
     def running(cls) -> "Host":

@@ -5,33 +5,26 @@ For a module: the kernel's default, then every `options` line of modprobe.d in k
 (later wins), then the kernel command line, which modprobe puts last; unless something keeps the
 driver from being loaded at all. For a driver that is built in, modprobe.d does not count. The
 command line is the one that the boot loader will give, or the running kernel's if that cannot be told.
-What an initramfs carries is not looked at here: nestd/nesting/bootchecks.py tells of it.
+
+An initramfs that carries the driver loads it (udev runs in it), with its own copy of modprobe.d, long before
+/etc is there: then that copy counts in place of /etc. What is in it is known only if it was looked into once,
+which a change of the next boot and Diagnose do (nestd/nesting/images.py); else it is taken to carry none.
 """
 
 # No postponed annotations here: see nestd/model.py.
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from nestd.host import bootloader
+from nestd.host.initramfs import Image
 from nestd.host.root import Root
 from nestd.model import BootSetting, Driver, DriverState, Nesting
-from nestd.nesting import drivers, dropin, installs
-from nestd.text import cmdline, modprobe, modules, parameter
+from nestd.nesting import drivers, dropin, installs, sayings, seen
+from nestd.nesting.sayings import Saying, Told
+from nestd.text import cmdline, modprobe, modules
 
 COMMAND_LINE = "kernel command line"
-KERNEL_DEFAULT = "kernel default"
-# Their switch is an int, as long as the kernel does not show Y or N (arch/x86/kvm/svm/svm.c, arch/s390/kvm).
-_INT_SWITCHES = frozenset({"kvm_amd", "kvm"})
-_INITCALLS = {"kvm_intel": {"vmx_init", "vt_init"}, "kvm_amd": {"svm_init"}}
-
-
-class Saying(NamedTuple):
-    """One place that says something about the switch, and what it does, as a clause."""
-
-    source: str
-    nested: Nesting
-    clause: str
+KERNEL_DEFAULT = sayings.KERNEL_DEFAULT
 
 
 class Configuration(NamedTuple):
@@ -39,7 +32,8 @@ class Configuration(NamedTuple):
 
     `command_line` is the running kernel's, `release` its `uname -r`. `modules` is modules.dep and
     modules.builtin, read only if an `install` line is there. `elsewhere` tells where the drivers are in the
-    next kernel if that is another one. `flags` are the drivers whose switch shows itself as a bool.
+    next kernel if that is another one. `flags` are the drivers whose switch shows itself as a bool. `image`
+    is what is known of the initramfs of the next boot.
     """
 
     files: tuple[tuple[str, str], ...]
@@ -49,6 +43,7 @@ class Configuration(NamedTuple):
     modules: str = ""
     elsewhere: tuple[tuple[str, DriverState], ...] = ()
     flags: frozenset[str] = frozenset()
+    image: Image | None = None
 
     @classmethod
     def read(cls, root: Root) -> "Configuration":
@@ -62,18 +57,21 @@ class Configuration(NamedTuple):
         release = (root.read("/proc/sys/kernel/osrelease") or "").strip()
         following = bootloader.read(root)
         other = following.release if following and following.release != release else ""
+        image = _image(root, following, release)
+        told = (*files, *(image.files if image else ()))
         return cls(
             tuple(files),
             root.read("/proc/cmdline") or "",
             following,
             release,
-            _index(root, release) if any("install" in content for _, content in files) else "",
+            _index(root, release) if any("install" in content for _, content in told) else "",
             _elsewhere(root, other) if other else (),
             frozenset(
                 name
-                for name in _INT_SWITCHES
+                for name in sayings.INT_SWITCHES
                 if (root.read(f"/sys/module/{name}/parameters/nested") or "").strip() in {"Y", "N"}
             ),
+            image,
         )
 
     @property
@@ -81,11 +79,22 @@ class Configuration(NamedTuple):
         """The text of nestd's own drop-in; None if there is none."""
         return dict(self.files).get(dropin.PATH)
 
-    def with_dropin(self, content: str) -> "Configuration":
-        """The same with nestd's drop-in saying `content`, in its place in the order."""
+    def with_dropin(self, content: str | None) -> "Configuration":
+        """The same with nestd's drop-in saying `content`, in its place in the order; None: without it."""
         others = {path: text for path, text in self.files if path != dropin.PATH}
-        others[dropin.PATH] = content
+        if content is not None:
+            others[dropin.PATH] = content
         return self._replace(files=tuple(sorted(others.items(), key=lambda item: modprobe.order(item[0]))))
+
+    def with_line(self, line: str) -> "Configuration":
+        """The same with another command line of the next boot."""
+        if self.next_boot is None or self.next_boot.doubt:
+            return self._replace(command_line=line)
+        return self._replace(next_boot=self.next_boot._replace(command_line=line))
+
+    def renewed(self) -> "Configuration":
+        """The same, with an initramfs that has been made of it: nothing older in one counts."""
+        return self._replace(image=None)
 
     @property
     def arguments(self) -> tuple[str, str]:
@@ -94,11 +103,23 @@ class Configuration(NamedTuple):
             return self.command_line, COMMAND_LINE
         return self.next_boot.command_line, self.next_boot.source
 
-    def directives(self) -> Iterator[tuple[str, modprobe.Directive]]:
+    def directives(self) -> Told:
         """Every line of modprobe.d, in order, with its file and line."""
-        for path, content in self.files:
-            for directive in modprobe.parse(content):
-                yield f"{path}:{directive.line}", directive
+        return sayings.directives(self.files)
+
+    def inside(self, driver: Driver) -> Told | None:
+        """The same of the initramfs of the next boot, if it is known to load the driver; else None.
+
+        It does not where the driver is blacklisted: then udev leaves it alone, there as later.
+        """
+        if self.image is None or driver.name not in self.image.modules:
+            return None
+        told = sayings.directives(sayings.copied(self.image.files), f"{self.image.path}:")
+        line, source = self.arguments
+        for _, one in (*told, *((source, one) for one in modprobe.command_line(line))):
+            if one.command == "blacklist" and one.module == driver.name:
+                return None
+        return told
 
     def next_driver(self, driver: Driver, state: DriverState) -> tuple[Driver, DriverState]:
         """The driver and where it is as the next kernel has them."""
@@ -116,16 +137,12 @@ class Configuration(NamedTuple):
         line, source = self.arguments
         said = [Saying(KERNEL_DEFAULT, driver.default, "is what the driver does when nobody says anything")]
         if state is DriverState.BUILTIN:
-            for one in cmdline.parse(line):
-                # A value that it does not take, the kernel leaves alone.
-                if _is(one.name, f"{driver.name}.{driver.switch}") and (nested := self._taken(driver, one)):
-                    said.append(_setting(source, nested, one, driver))
+            said += sayings.builtin(driver, line, source, self.flags)
+        elif (inside := self.inside(driver)) is not None:
+            said = self._from_image(driver, inside, said)
         else:
-            said += self._modular(driver, line, source)
-        initcalls = _INITCALLS.get(driver.name, set()) & set(_listed(line, "initcall_blacklist", every=True))
-        if initcalls:
-            clause = f"says initcall_blacklist={','.join(initcalls)}, so that {driver.name} does not start"
-            said.append(Saying(source, Nesting.OFF, clause))
+            said += self._modular(driver, self.directives(), line, source)
+        said += sayings.not_started(driver, line, source)
         return tuple(said)
 
     def needed(self, driver: Driver) -> tuple[str, ...]:
@@ -135,71 +152,37 @@ class Configuration(NamedTuple):
 
     def installs(self, driver: Driver) -> tuple[installs.Install, ...]:
         """The commands that run instead of loading the driver, or what it needs."""
-        return installs.found(tuple(self.directives()), self.needed(driver), self.modules)
+        return installs.found(self.directives(), self.needed(driver), self.modules)
 
-    def _modular(self, driver: Driver, line: str, source: str) -> list[Saying]:
-        """What modprobe.d and modprobe make of it; behind that, what keeps the driver from being loaded."""
-        said: list[Saying] = []
-        refused: list[Saying] = []
-        given = [
-            (where, directive.arguments)
-            for where, directive in (
-                *self.directives(),
-                *((source, one) for one in modprobe.command_line(line)),
-            )
-            if directive.command == "options" and directive.module == driver.name
-        ]
-        for install in self.installs(driver):
-            if install.never:
-                told = f"says install {install.module} {install.command}, so that {driver.name} does not load"
-                refused.append(Saying(install.source, Nesting.OFF, told))
-            elif install.module == driver.name:
-                given = [(install.source, install.weak), *given, (install.source, install.arguments)]
-        for where, words in given:
-            for one in map(cmdline.argument, words):
-                if _is(one.name, driver.switch):
-                    nested = self._taken(driver, one)
-                    (refused if nested is None else said).append(_setting(where, nested, one, driver))
-        return said + refused + forbidden(line, source, self.needed(driver))
+    def _from_image(self, driver: Driver, inside: Told, default: list[Saying]) -> list[Saying]:
+        """What the initramfs makes of it, which wins over all that /etc says."""
+        assert self.image is not None
+        outside = self._modular(driver, self.directives(), "", "")
+        own = self._modular(driver, inside, *self.arguments)
+        if not own and any(one.nested is not driver.default for one in outside):
+            clause = f"carries {driver.name} and nothing that speaks of its switch, so that the default holds"
+            default = [Saying(self.image.path, driver.default, clause)]
+        return [*outside, *default, *own]
 
-    def _taken(self, driver: Driver, argument: cmdline.Argument) -> Nesting | None:
+    def _modular(self, driver: Driver, told: Told, line: str, source: str) -> list[Saying]:
+        needed = self.needed(driver)
+        return sayings.modular(
+            driver, told, line, source, needed=needed, index=self.modules, flags=self.flags
+        )
+
+    def taken(self, driver: Driver, argument: cmdline.Argument) -> Nesting | None:
         """What the kernel makes of a value; None for what it refuses (EINVAL)."""
-        if driver.switch != "nested":
-            return drivers.switch_of(driver, argument.value or "")
-        if driver.name in _INT_SWITCHES - self.flags:
-            number = parameter.integer(argument.value)
-            return None if number is None else Nesting.ON if number else Nesting.OFF
-        flag = parameter.boolean(argument.value)
-        return None if flag is None else Nesting.ON if flag else Nesting.OFF
+        return sayings.taken(driver, argument, self.flags)
 
 
-def _setting(source: str, nested: Nesting | None, argument: cmdline.Argument, driver: Driver) -> Saying:
-    words = argument.name if argument.value is None else f"{argument.name}={argument.value}"
-    if nested is None:
-        refused = f"says {words}, a value that the kernel refuses, so that {driver.name} does not load"
-        return Saying(source, Nesting.OFF, refused)
-    return Saying(source, nested, f"says {words}")
+def _image(root: Root, following: bootloader.NextBoot | None, release: str) -> Image | None:
+    """What is known of the initramfs of the next boot."""
+    if not seen.anything(root):
+        return None
+    from nestd.host import bootimages  # noqa: PLC0415 -- only where an image was looked into
 
-
-def _is(name: str, wanted: str) -> bool:
-    return modules.normalize(name) == modules.normalize(wanted)
-
-
-def forbidden(line: str, source: str, needed: tuple[str, ...]) -> list[Saying]:
-    """What on the command line keeps the kernel from loading one of the modules `needed`."""
-    found = []
-    if barred := sorted(set(needed) & set(_listed(line, "module_blacklist"))):
-        found.append(Saying(source, Nesting.OFF, f"says module_blacklist={','.join(barred)}"))
-    # A boolean without a value counts as yes (kernel/module/main.c, modules_disabled).
-    if any(one.name == "nomodule" and parameter.boolean(one.value) for one in cmdline.parse(line)):
-        found.append(Saying(source, Nesting.OFF, "says nomodule, so that no module at all is loaded"))
-    return found
-
-
-def _listed(line: str, name: str, *, every: bool = False) -> list[str]:
-    """The names in a list on the command line: in the last argument of that name, or in all of them."""
-    found = [one.value or "" for one in cmdline.parse(line) if _is(one.name, name)]
-    return [name for value in (found if every else found[-1:]) for name in value.split(",")]
+    path = bootimages.of_next_boot(root, following, release)
+    return seen.known(root, path) if path else None
 
 
 def _index(root: Root, release: str) -> str:

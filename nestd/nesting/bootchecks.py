@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What Diagnose says of the next boot: who decides, who loses, and what only looks decided.
 
-NestedAtBoot does not look into the initramfs, which takes seconds. An image that carries the driver loads it
-(udev runs in it) with the image's own copy of modprobe.d, long before /etc is there: where that copy says
-otherwise, the row `initramfs` warns, and the image wins until it is made anew.
+Where an initramfs carries the driver and says otherwise than /etc, NestedAtBoot tells what it gives; the row
+`initramfs` explains why, and what cannot be told of an image.
 """
 
 from __future__ import annotations
@@ -11,40 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nestd.host import bootloader, initramfs
-from nestd.host.machine import Host
-from nestd.host.root import Root
 from nestd.model import BootSetting, Check, Driver, DriverState, Verdict
 from nestd.nesting import boot
 from nestd.nesting.boot import Configuration
+from nestd.nesting.sayings import Saying
 from nestd.text import cmdline, modprobe
 
 _LOADING = frozenset({"module_blacklist", "initcall_blacklist", "nomodule", "modprobe.blacklist"})
 _RENEW = (
-    "Make the image anew: update-initramfs -u -k all (Debian, Ubuntu), dracut -f --regenerate-all (Fedora, "
-    "RHEL, openSUSE), mkinitcpio -P (Arch)."
+    "Say what is wanted, and nestd makes it anew: `nestctl enable --scope=boot`, or `nestctl disable "
+    "--scope=boot`."
 )
-
-
-async def look(
-    host: Host, configuration: Configuration, driver: Driver | None, state: DriverState
-) -> tuple[Check, ...]:
-    """All rows, the initramfs looked into. Raises OSError where /etc/kernel/cmdline cannot be read."""
-    image = None
-    if driver is not None and driver.switch and (path := image_of(host.root, configuration)):
-        image = await initramfs.look(host.root, host.commands, path, (driver.name,))
-    return checks(configuration, driver, state, image, host.root.read(bootloader.KERNEL_CMDLINE))
-
-
-def image_of(root: Root, configuration: Configuration) -> str:
-    """The initramfs that the next boot loads, or that of the running kernel; empty if none is found."""
-    release = configuration.release
-    following = configuration.next_boot
-    if following is not None and not following.doubt:
-        if following.initrd:
-            return following.initrd
-        release = following.release or release
-    names = (f"initrd.img-{release}", f"initramfs-{release}.img", f"initrd-{release}", f"initramfs-{release}")
-    return next((f"/boot/{name}" for name in names if root.exists(f"/boot/{name}")), "")
 
 
 def checks(
@@ -69,7 +45,7 @@ def checks(
     ]
     if where is not DriverState.BUILTIN:
         rows += [*_installs(configuration, there), _blacklist(configuration, there)]
-        rows += [_initramfs(configuration, driver, state, setting, image)] if image is not None else []
+        rows += [_initramfs(configuration, driver, state, image)] if image is not None else []
     return tuple(rows)
 
 
@@ -78,7 +54,7 @@ def _warned(identity: str, message: str, remedy: str) -> Check:
 
 
 def _next_boot(
-    configuration: Configuration, driver: Driver, setting: BootSetting, said: tuple[boot.Saying, ...]
+    configuration: Configuration, driver: Driver, setting: BootSetting, said: tuple[Saying, ...]
 ) -> Check:
     following = configuration.next_boot
     other = ""
@@ -159,7 +135,7 @@ def _command_line(configuration: Configuration, driver: Driver, template: str | 
     return Check.passed(identity, message)
 
 
-def _overridden(setting: BootSetting, said: tuple[boot.Saying, ...]) -> Iterator[Check]:
+def _overridden(setting: BootSetting, said: tuple[Saying, ...]) -> Iterator[Check]:
     if setting.overridden:
         clauses = {one.source: one.clause for one in said}
         losers = "; ".join(f"{source} {clauses[source]}" for source in setting.overridden)
@@ -214,14 +190,10 @@ def _blacklist(configuration: Configuration, driver: Driver) -> Check:
 
 
 def _initramfs(
-    configuration: Configuration,
-    driver: Driver,
-    state: DriverState,
-    outside: BootSetting,
-    image: initramfs.Image,
+    configuration: Configuration, driver: Driver, state: DriverState, image: initramfs.Image
 ) -> Check:
     identity, it = "initramfs", f"The initramfs {image.path}"
-    if not image.modules:
+    if driver.name not in image.modules:
         if not image.doubt:
             message = f"{it} does not carry {driver.name}: /etc is there when it is loaded."
             return Check.passed(identity, message)
@@ -233,15 +205,19 @@ def _initramfs(
     if image.doubt:
         message = f"{it} carries {driver.name}; what it gives it cannot be told: {image.doubt}."
         return _warned(identity, message, _RENEW)
-    ordered = tuple(sorted(image.files, key=lambda one: modprobe.order(one[0])))
-    inside = boot.solve(configuration._replace(files=ordered), driver, state)
+    looked_into = configuration._replace(image=image)
+    if looked_into.inside(driver) is None:
+        message = f"{it} carries {driver.name}, but does not load it, because it is blacklisted."
+        return Check.passed(identity, message)
+    inside = boot.solve(looked_into, driver, state)
+    outside = boot.solve(configuration.renewed(), driver, state)
     if inside.nested is outside.nested:
         message = f"{it} carries {driver.name}, and gives it what /etc gives: nesting {inside.nested}."
         return Check.passed(identity, message)
     return _warned(
         identity,
         f"{it} carries {driver.name} and an old copy of modprobe.d: it gives nesting {inside.nested} "
-        f"({inside.source} in it), /etc gives {outside.nested} ({outside.source}). The driver is loaded from "
-        f"the initramfs, so the next boot gives {inside.nested}.",
+        f"({inside.source}), /etc gives {outside.nested} ({outside.source}). The driver is loaded from the "
+        f"initramfs, so the next boot gives {inside.nested}.",
         _RENEW,
     )

@@ -9,32 +9,46 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from nestd import errors, log
-from nestd.host import files
+from nestd.host import files, outside
 from nestd.host.machine import Host
-from nestd.model import Nesting
-from nestd.nesting import drivers, dropin, plan, reload
+from nestd.model import Nesting, Policy
+from nestd.nesting import drivers, images, kept, reload, steps
 from nestd.nesting.ledger import Ledger
 from nestd.nesting.status import KVM_API_VERSION, Reading
+from nestd.nesting.store import LASTING
+
+# Seconds, for sync(1).
+_SYNC = 120.0
+_LASTING = steps.WriteFile | steps.Run
 
 
 async def carry_out(
-    host: Host, ledger: Ledger, todo: plan.Plan, read: Callable[[], Reading], first: int = 0
+    host: Host,
+    ledger: Ledger,
+    todo: steps.Plan,
+    read: Callable[[], Reading],
+    first: int = 0,
+    on_step: Callable[[int], None] = lambda _: None,
 ) -> Reading:
     """Run the steps in order, from the one with the number `first` on, and read the outcome back.
 
-    Returns the reading afterwards. Raises InUse or ReloadFailed with the old state back, or RollbackFailed,
-    which says what is loaded now and stays in the ledger. Must not be cancelled half-way.
+    `on_step` is told the number of each step that begins, and at last how many there are. Returns the reading
+    afterwards. Raises InUse, ReloadFailed or BootloaderFailed with the old state back, or RollbackFailed,
+    which says what is there now and stays in the ledger. Must not be cancelled half-way.
     """
     ledger.begin(todo, first)
+    number = first
     try:
-        if any(isinstance(step, plan.Unload | plan.Load) for step in todo.steps[first:]):
+        if reload.driver_of(todo.steps[first:]):
             # A driver that was unloaded and cannot be loaded for want of a tool could not be put back.
             host.kmod.require_tools()
         for number, step in enumerate(todo.steps[first:], first):
+            on_step(number)
             ledger.begun(number)
             await _perform(host, step)
             ledger.ended(number)
-        reading = _confirmed(todo, read())
+        on_step(len(todo.steps))
+        reading = await _read_back(host, todo, read)
     except (errors.NestdError, OSError) as failure:
         reason = _clause(failure)
         trouble = await undo(host, ledger, reason)
@@ -46,7 +60,10 @@ async def carry_out(
             ) from failure
         if isinstance(failure, reload.DriverInUse):
             raise errors.InUse(reason) from failure
+        if any(isinstance(step, steps.Run) for step in todo.steps[number : number + 1]):
+            raise errors.BootloaderFailed(f"{reason}. The old state is back.") from failure
         raise errors.ReloadFailed(f"The change failed: {reason}. The old state is back.") from failure
+    forget_copies(host)
     ledger.close(done=True)
     return reading
 
@@ -64,13 +81,14 @@ async def undo(host: Host, ledger: Ledger, reason: str) -> tuple[str, ...]:
         ledger.undoing(reason)
     except OSError as failure:
         written = _clause(failure)
-    steps = record.todo.steps[: record.begun]
-    for put_back in (reload.put_back, _put_back_dropin):
+    begun = record.todo.steps[: record.begun]
+    for put_back in (reload.put_back, _put_back_files, _take_back_runs):
         try:
-            await put_back(host, steps)
+            await put_back(host, begun)
         except (errors.NestdError, OSError) as failure:
             trouble.append(_clause(failure))
     if not trouble:
+        forget_copies(host)
         left = ledger.close(done=False)
         return (f"{left}, so that nestd would go on with the change when it starts again",) if left else ()
     if written:
@@ -82,25 +100,57 @@ async def undo(host: Host, ledger: Ledger, reason: str) -> tuple[str, ...]:
     return tuple(trouble)
 
 
-def is_done(host: Host, steps: Sequence[plan.Step]) -> bool:
-    """Whether all that the steps are for is so now. OSError."""
-    dropins = (step.text for step in steps if isinstance(step, plan.WriteDropIn))
-    return all(dropin_says(host, text) for text in dropins) and reload.is_done(host, steps)
+def is_done(host: Host, todo: Sequence[steps.Step], ended: int = 0) -> bool:
+    """Whether all that the steps are for is so now, so many of them having ended. OSError.
+
+    Whether a tool has done its work shows only in that it ended.
+    """
+    if any(isinstance(step, steps.Run) for step in todo[ended:]):
+        return False
+    return all(says(host, path, text) for path, text in _files(todo).items()) and reload.is_done(host, todo)
 
 
-def is_undone(host: Host, steps: Sequence[plan.Step]) -> bool:
+def is_undone(host: Host, todo: Sequence[steps.Step]) -> bool:
     """Whether all is as it was before the steps. OSError."""
-    dropins = (step.before for step in steps if isinstance(step, plan.WriteDropIn))
-    return all(dropin_says(host, before) for before in dropins) and reload.is_undone(host, steps)
+    before = {step.path: step.before for step in reversed(todo) if isinstance(step, steps.WriteFile)}
+    runs = [step for step in todo if isinstance(step, steps.Run)]
+    return (
+        all(says(host, path, text) for path, text in before.items())
+        and reload.is_undone(host, todo)
+        and not any(run.undo for run in runs)
+        and kept.same(host, tuple(path for run in runs for path in run.keeps))
+    )
 
 
-def what_is(host: Host, steps: Sequence[plan.Step]) -> str:
+def lasting(todo: Sequence[steps.Step]) -> tuple[steps.Step, ...]:
+    """Those that outlive a reboot; they come before all others."""
+    return tuple(step for step in todo if isinstance(step, _LASTING))
+
+
+def what_is(host: Host, todo: Sequence[steps.Step]) -> str:
     """What is loaded now, or else lies there, in words."""
-    driver = reload.driver_of(steps)
-    return reload.what_is(host, driver) if driver else f"{dropin.PATH} may hold either text"
+    driver = reload.driver_of(todo)
+    if driver:
+        return reload.what_is(host, driver)
+    touched = [*_files(todo), *(path for step in todo if isinstance(step, steps.Run) for path in step.keeps)]
+    return f"{', '.join(touched) or 'what was changed'} may be old or new"
 
 
-def _confirmed(todo: plan.Plan, reading: Reading) -> Reading:
+def _files(todo: Sequence[steps.Step]) -> dict[str, str | None]:
+    """What each file is to say in the end."""
+    return {step.path: step.text for step in todo if isinstance(step, steps.WriteFile)}
+
+
+async def _read_back(host: Host, todo: steps.Plan, read: Callable[[], Reading]) -> Reading:
+    """The reading, if it shows what was wished."""
+    reading = read()
+    if any(isinstance(step, steps.Run) for step in todo.steps) and reading.driver is not None:
+        await images.learn(host, reading.configuration, reading.driver)
+        reading = read()
+    return _confirmed(todo, reading)
+
+
+def _confirmed(todo: steps.Plan, reading: Reading) -> Reading:
     """The reading, if it shows what was wished."""
     status, wish = reading.status, todo.wish
     if wish.scope.runtime and status.nested is not Nesting.UNSUPPORTED:
@@ -113,6 +163,10 @@ def _confirmed(todo: plan.Plan, reading: Reading) -> Reading:
                 "after the reload KVM itself does not say that guests get no "
                 f"{status.extension}, so it cannot be promised"
             )
+    if wish.nested is None:
+        if status.policy is not Policy.UNMANAGED:
+            raise reload.StepFailed(f"nestd's own settings are still there: they say {status.policy}")
+        return reading
     if wish.scope.boot and status.nested_at_boot not in {wish.nested, Nesting.UNSUPPORTED}:
         raise reload.StepFailed(f"{status.boot_source} says that the next boot gives {status.nested_at_boot}")
     return reading
@@ -124,33 +178,72 @@ def _silent(reading: Reading) -> bool:
     return live and reading.status.kvm_api != KVM_API_VERSION
 
 
-async def _perform(host: Host, step: plan.Step) -> None:
+async def _perform(host: Host, step: steps.Step) -> None:
     match step:
-        case plan.WriteDropIn(text=text):
-            files.replace(host.root, dropin.PATH, text, make_folder=True)
-        case plan.Unload(driver=driver):
+        case steps.WriteFile(path=path, text=None):
+            files.remove(host.root, path)
+        case steps.WriteFile(path=path, text=str(text)):
+            files.replace(host.root, path, text, _mode(path), make_folder=True)
+        case steps.Run():
+            await kept.keep(host, step.keeps)
+            try:
+                await outside.run(host.units, host.commands, step.argv, step.limit)
+            except errors.ToolFailed as failure:
+                tool = str(step).removeprefix("run ")
+                raise errors.ToolFailed((tool,), failure.code, failure.words) from failure
+            await _sync(host, step.keeps)
+        case steps.Unload(driver=driver):
             await reload.unload(host, driver)
-        case plan.Load(driver=driver, nested=nested, keep=keep):
+        case steps.Load(driver=driver, nested=nested, keep=keep):
             lost = await reload.bring(host, driver, nested, keep)
             if lost:
                 given = " ".join(f"{name}={value}" for name, value in lost.items())
                 log.warning(f"{driver.name} was given {given} again, and shows it otherwise now.")
 
 
-async def _put_back_dropin(host: Host, steps: Sequence[plan.Step]) -> None:
-    for step in steps:
+def _mode(path: str) -> int:
+    return 0o600 if path.startswith(f"{LASTING}/") else 0o644
+
+
+async def _sync(host: Host, paths: Sequence[str]) -> None:
+    """Have on the disk what a tool has made: the tools themselves do not see to it."""
+    there = [host.root.path(path) for path in (*paths, "/boot") if host.root.exists(path)]
+    if there:
+        done = await host.commands.run("sync", "-f", *there, limit=_SYNC)
+        if done.code:
+            raise errors.ToolFailed(("sync", "-f", *there), done.code, done.err)
+
+
+async def _put_back_files(host: Host, todo: Sequence[steps.Step]) -> None:
+    for step in reversed(todo):
         # What somebody else wrote meanwhile, or what a write that failed has left, is not ours to undo.
-        if isinstance(step, plan.WriteDropIn) and dropin_says(host, step.text):
+        if isinstance(step, steps.WriteFile) and says(host, step.path, step.text):
             if step.before is None:
-                files.remove(host.root, dropin.PATH)
+                files.remove(host.root, step.path)
             else:
-                files.replace(host.root, dropin.PATH, step.before)
+                files.replace(host.root, step.path, step.before, _mode(step.path))
 
 
-def dropin_says(host: Host, text: str | None) -> bool:
-    """Whether the drop-in has that text; None: whether there is none."""
+async def _take_back_runs(host: Host, todo: Sequence[steps.Step]) -> None:
+    for step in reversed(todo):
+        if isinstance(step, steps.Run):
+            if step.undo:
+                await outside.run(host.units, host.commands, step.undo, step.limit)
+            await kept.put_back(host, step.keeps)
+
+
+def forget_copies(host: Host) -> None:
+    """Nothing will be put back any more. What is in the way is logged: it harms nobody."""
     try:
-        return host.root.read(dropin.PATH) == text
+        kept.forget(host)
+    except OSError as failure:
+        log.warning(f"Copies that nobody needs any more could not be removed from {kept.FOLDER}: {failure}")
+
+
+def says(host: Host, path: str, text: str | None) -> bool:
+    """Whether a file has that text; None: whether there is none."""
+    try:
+        return host.root.read(path) == text
     except IsADirectoryError:
         return False
 

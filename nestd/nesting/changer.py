@@ -6,15 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from nestd import errors, log, tasks
 from nestd.host.machine import Host
-from nestd.model import Check, Status
+from nestd.model import Check, Nesting, Status
 from nestd.nesting.observer import Observer
 from nestd.nesting.store import CHANGE
 
 if TYPE_CHECKING:
-    from nestd.nesting import plan
+    from nestd.nesting import steps
     from nestd.nesting.ledger import Ledger
 
 T = TypeVar("T")
+_OPERATIONS = {Nesting.ON: "enable", Nesting.OFF: "disable", None: "revert"}
 
 
 class Outcome(NamedTuple):
@@ -29,15 +30,34 @@ class Outcome(NamedTuple):
     pending: bool = False
 
 
-class Changer:
-    """Carries out wishes, one at a time. Each of `on_end` is told each wish that is fulfilled, at its end."""
+class Progress(NamedTuple):
+    """A change under way: its `steps` in words, and the number of the one that runs, or how many there are.
 
-    def __init__(self, host: Host, observer: Observer) -> None:
+    Then it is read back.     `operation` is `enable`, `disable` or `revert`.
+    """
+
+    operation: str
+    steps: tuple[str, ...]
+    current: int
+
+
+class Changer:
+    """Carries out wishes, one at a time. Each of `on_end` is told each wish that is fulfilled, at its end.
+
+    Each of `on_progress` is told of each step that begins, and None at the end; `failure` is then why it
+    failed, or "". `loader` gives the back end for the command line that is taken where the wish names none;
+    "": found out.
+    """
+
+    def __init__(self, host: Host, observer: Observer, loader: Callable[[], str] = str) -> None:
         self._host = host
         self._observer = observer
+        self._loader = loader
+        self.on_progress: list[Callable[[Progress | None], None]] = []
+        self.failure = ""
         self._ledger: Ledger | None = None
         self._running: tasks.Task[Any] | None = None
-        self.on_end: list[Callable[[plan.Wish], None]] = []
+        self.on_end: list[Callable[[steps.Wish], None]] = []
         # What runs, in words; "" if nothing does.
         self.busy = ""
 
@@ -53,7 +73,7 @@ class Changer:
         """Finish or undo a change that an earlier daemon was interrupted in; it is logged what came of it."""
         from nestd.nesting.heal import heal  # noqa: PLC0415 -- rarely needed
 
-        async def work() -> tuple[None, "plan.Wish | None"]:
+        async def work() -> tuple[None, "steps.Wish | None"]:
             with self._observer.held():
                 ledger = self._journal()
                 ledger.load()
@@ -64,23 +84,20 @@ class Changer:
         except OSError as failure:
             log.error(f"Whether a change was interrupted cannot be told, or not be settled: {failure}")
 
-    async def change(self, wish: "plan.Wish", dry_run: bool) -> Outcome:
+    async def change(self, wish: "steps.Wish", dry_run: bool) -> Outcome:
         """Make it so. The refusals of plan.make, the failures of change.carry_out, and Busy.
 
         If the caller is cancelled, the change goes on to its end all the same.
         """
-        if self.busy and not dry_run:
-            raise errors.Busy(f"Another change is under way ({self.busy}). Wait for its end, then try again.")
-        todo = self._plan(wish)
-        steps = tuple(str(step) for step in todo.steps)
         if dry_run:
-            return Outcome(False, steps, self._observer.status)
-        if not steps:
-            if self._ledger is not None:
-                self._ledger.settle()
-            self._tell(wish)
-            return Outcome(False, steps, self._observer.status)
-        return await self._alone(f"turning nesting {wish.nested}, {wish.scope}", self._run(todo, steps))
+            return Outcome(False, await self.steps_of(wish), self._observer.status)
+        if self.busy:
+            raise errors.Busy(f"Another change is under way ({self.busy}). Wait for its end, then try again.")
+        return await self._alone(wish.words, self._run(wish))
+
+    async def steps_of(self, wish: "steps.Wish", *, idle: bool = False) -> tuple[str, ...]:
+        """The steps of a wish, in words; `idle`: as if nobody used the driver. The refusals of plan.make."""
+        return tuple(str(step) for step in (await self._plan(wish, idle=idle)).steps)
 
     async def settle(self) -> None:
         """Wait until no change is under way. Its failure is its caller's, not ours."""
@@ -93,16 +110,18 @@ class Changer:
 
         return (check(self._host, self._journal(), self.busy),)
 
-    def _plan(self, wish: "plan.Wish") -> "plan.Plan":
+    async def _plan(self, wish: "steps.Wish", *, idle: bool = False) -> "steps.Plan":
         from nestd.host.holders import holders  # noqa: PLC0415 -- start-up needs none of these
         from nestd.nesting import plan  # noqa: PLC0415
 
-        # While a change runs (a dry-run may come then), the last reading has to do.
-        reading = self._observer.reading if self.busy else self._observer.refresh()
+        # In the middle of a change (a dry-run may come then), the last reading has to do.
+        reading = self._observer.reading if self._observer.holding else self._observer.refresh()
+        if idle:
+            reading = reading._replace(status=reading.status._replace(users=0))
         held_by = holders(self._host.root) if reading.status.users else ()
-        return plan.make(reading, wish, held_by)
+        return await plan.make(self._host, reading, wish, held_by, self._loader())
 
-    async def _alone(self, what: str, work: Coroutine[Any, Any, tuple[T, "plan.Wish | None"]]) -> T:
+    async def _alone(self, what: str, work: Coroutine[Any, Any, tuple[T, "steps.Wish | None"]]) -> T:
         """Run it as a task of its own, `busy` saying so until its end; then tell the wish it fulfilled."""
 
         async def run() -> T:
@@ -121,25 +140,46 @@ class Changer:
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return await task
 
-    async def _run(self, todo: "plan.Plan", steps: tuple[str, ...]) -> tuple[Outcome, "plan.Wish"]:
-        from nestd.nesting import change  # noqa: PLC0415 -- start-up does not need it
+    async def _run(self, wish: "steps.Wish") -> "tuple[Outcome, steps.Wish]":
+        from nestd.nesting import change, kept  # noqa: PLC0415 -- start-up does not need it
 
+        todo = await self._plan(wish)
+        done = tuple(str(step) for step in todo.steps)
+        if not done:
+            if self._ledger is not None:
+                self._ledger.settle()
+            return Outcome(False, done, self._observer.status), wish
+
+        def progress(now: Progress | None) -> None:
+            for told in self.on_progress:
+                told(now)
+
+        def on_step(number: int) -> None:
+            progress(Progress(_OPERATIONS[wish.nested], done, number))
+
+        # Until it is known better: what nobody foresaw is no success.
+        self.failure = "something unforeseen, which the journal tells"
         try:
             with self._observer.held():
-                await change.carry_out(self._host, self._journal(), todo, self._observer.refresh)
-        except errors.BusError as failure:
+                kept.forget(self._host)
+                read = self._observer.refresh
+                await change.carry_out(self._host, self._journal(), todo, read, on_step=on_step)
+            self.failure = ""
+        except (errors.BusError, OSError) as failure:
+            self.failure = str(failure)
             failed = isinstance(failure, errors.RollbackFailed)
             log.error(str(failure), message_id=log.ROLLBACK_FAILED if failed else log.CHANGE_FAILED)
             raise
+        finally:
+            progress(None)
         status = self._observer.status
-        done = "; ".join(steps)
         log.info(
-            f"Nesting is {status.nested}, at the next boot {status.nested_at_boot}: {done}.",
+            f"Nesting is {status.nested}, at the next boot {status.nested_at_boot}: {'; '.join(done)}.",
             message_id=log.CHANGED,
         )
-        return Outcome(True, steps, status), todo.wish
+        return Outcome(True, done, status), wish
 
-    def _tell(self, wish: "plan.Wish") -> None:
+    def _tell(self, wish: "steps.Wish") -> None:
         for told in self.on_end:
             told(wish)
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from nestd import tasks
+from nestd.host import bootloader
 from nestd.host.holders import holders
 from nestd.host.machine import Host
 from nestd.host.others import others
 from nestd.model import Check
-from nestd.nesting import bootchecks, checks, circumstances
+from nestd.nesting import bootchecks, checks, circumstances, images
 from nestd.nesting.observer import Observer
 from nestd.text import cpuinfo
 
@@ -39,6 +40,8 @@ class Diagnosis:
     async def _look(self) -> tuple[Check, ...]:
         try:
             found = await circumstances.gather(self._host)
+            before = self._observer.reading
+            image = await images.learn(self._host, before.configuration, before.driver)
             # Where the driver runs, gather does not ask what is not in the way.
             self._observer.learn(found)
             reading, root = self._observer.reading, self._host.root
@@ -53,7 +56,8 @@ class Diagnosis:
             own = checks.checks(reading, found, evidence)
             driver = reading.driver if reading.status.extension else None
             state = reading.status.driver_state
-            at_boot = await bootchecks.look(self._host, reading.configuration, driver, state)
+            template = root.read(bootloader.KERNEL_CMDLINE)
+            at_boot = bootchecks.checks(reading.configuration, driver, state, image, template)
             return (*own, *at_boot, *(check for more in self._more for check in more()))
         finally:
             self._running = None

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What was told is kept, or it is said that it is not: drift.
-
-What is expected of the running kernel is what was last told for it: by a change of scope `runtime`, noted for
-this boot, or else by the drop-in. A change of scope `boot` leaves what is expected of this boot as it was.
-"""
+"""What was told is kept, or it is said that it is not: drift."""
 
 from __future__ import annotations
 
@@ -14,19 +10,19 @@ from typing import TYPE_CHECKING
 from nestd import log
 from nestd.host.machine import Host
 from nestd.loop import Handle, running
-from nestd.model import Check, Drift, Nesting, Policy, Scope, Status, Verdict
+from nestd.model import Check, Drift, Nesting, Scope, Status, Verdict
+from nestd.nesting.arrival import Arrival
 from nestd.nesting.changer import Changer
 from nestd.nesting.drivers import LIVE
+from nestd.nesting.expected import Expected
 from nestd.nesting.observer import Observer
 from nestd.nesting.pending import Pending
-from nestd.nesting.store import THIS_BOOT, Store
 from nestd.tasks import Task, create_task, wait
 
 if TYPE_CHECKING:
-    from nestd.nesting.plan import Wish
+    from nestd.nesting.steps import Wish
     from nestd.nesting.waiter import Waiter
 
-_RECORD = "expected"
 # Putting it back: seconds before the first try, how many tries, and seconds within which they count.
 _DELAY, _TRIES, _PERIOD = 1.0, 5, 600.0
 
@@ -57,11 +53,9 @@ class Keeper:
         self._on_drift = on_drift
         self._enforce = enforce
         self._delay = delay
-        self._store = Store(host.root, THIS_BOOT)
+        self._expected = Expected(host.root)
+        self._arrival = Arrival(host.root)
         self._begun = False
-        self._noted = False
-        self._note: Nesting | None = None
-        self._expected: Nesting | None = None
         self._later: Task[None] | None = None
         self._timer: Handle | None = None
         self._waiter: Waiter | None = None
@@ -71,21 +65,26 @@ class Keeper:
 
     def restore(self) -> None:
         """Read what an earlier daemon of this boot noted."""
-        try:
-            record = self._store.load(_RECORD)
-            match record:
-                case None:
-                    return
-                case {"nested": "on" | "off" | "" as nested}:
-                    self._noted, self._note = True, Nesting(nested) if nested else None
-                case _:
-                    self._store.set_aside(_RECORD)
-        except OSError as failure:
-            log.error(f"What nestd was told for this boot cannot be read: {failure}")
+        self._expected.restore()
+        self._arrival.restore()
 
     def begin(self) -> None:
         """From now on look, and tell: somebody can hear it."""
         self._begun = True
+        self.look()
+
+    @property
+    def puts_back(self) -> bool:
+        """Whether it is being put back, or about to be, as soon as nobody uses the driver."""
+        return self._timer is not None or self._waiter is not None
+
+    def enforce(self, enforce: bool) -> None:
+        """From now on put it back, or not. If that is something new, what was given up is begun anew."""
+        if enforce is self._enforce:
+            return
+        self._enforce, self._tries, self._given_up = enforce, [], False
+        if not enforce:
+            self._stop()
         self.look()
 
     def look(self) -> None:
@@ -98,7 +97,9 @@ class Keeper:
                 self._later = create_task(self._look_later())
             return
         status = self._observer.status
-        self._expected = self._note if self._noted else _told(status.policy)
+        expected = self._expected.look(status.policy)
+        if _live(status):
+            self._arrival.judge(self._observer.reading, expected)
         before, self.drift = self.drift, self._compared(status)
         if self.drift is None or self._pending.waiting:
             self._stop()
@@ -113,7 +114,8 @@ class Keeper:
         if self._waiter is None or self._waiter.wish != wish:
             self._tries, self._given_up = [], False
             self._stop()
-            self._remember(wish)
+            self._expected.told(wish)
+            self._arrival.over()
         self.look()
 
     def nudge(self) -> None:
@@ -132,6 +134,9 @@ class Keeper:
             text += f" To put it back was tried {_TRIES} times, and it did not last: nestd does not fight."
             remedy = f"Find out who reloads the driver, then say `nestctl {verb}` again."
             return (Check("drift", Verdict.FAIL, text, remedy),)
+        if self._observer.status.reboot_required:
+            remedy = "Reboot. If it comes up so again, `nestctl diagnose` tells what decides."
+            return (Check("drift", Verdict.WARN, text, remedy),)
         if self._enforce:
             remedy = "nestd puts it back as soon as nobody uses the driver: nestctl holders."
             return (Check("drift", Verdict.WARN, text, remedy),)
@@ -156,15 +161,20 @@ class Keeper:
         self.look()
 
     def _compared(self, status: Status) -> Drift | None:
-        live = status.driver_state in LIVE and status.nested is not Nesting.UNSUPPORTED
+        expected, came = self._expected.nested, self._arrival.drift
+        if came is not None:
+            if _live(status) and (came.expected, came.actual) == (expected, status.nested):
+                return came
+            self._arrival.over()
         # What only a reboot can settle was told so, and is no drift.
-        if self._expected is None or not live or status.nested is self._expected or status.reboot_required:
+        as_told = status.nested is expected or status.reboot_required
+        if expected is None or as_told or not _live(status):
             return None
         if status.nested_at_boot is status.nested:
             cause = f"the driver was loaded anew, and {status.boot_source} gives {status.nested}"
         else:
             cause = "the driver was loaded anew with other arguments"
-        return Drift(self._expected, status.nested, cause)
+        return Drift(expected, status.nested, cause)
 
     def _announce(self, drift: Drift) -> None:
         log.warning(
@@ -175,25 +185,11 @@ class Keeper:
         )
         self._on_drift(drift)
 
-    def _remember(self, wish: Wish) -> None:
-        match wish.scope:
-            case Scope.RUNTIME:
-                self._noted, self._note = True, wish.nested
-            case Scope.BOTH:
-                self._noted, self._note = False, None
-            case Scope.BOOT:
-                self._noted, self._note = True, self._expected
-        try:
-            if self._noted:
-                self._store.save(_RECORD, {"nested": str(self._note or "")})
-            else:
-                self._store.forget(_RECORD)
-        except OSError as failure:
-            log.error(f"What is expected of this boot is not kept when nestd is restarted: {failure}")
-
     def _put_back(self) -> None:
         """Have it put back after a while, unless that is on its way, given up, or not wanted."""
         if not self._enforce or self._given_up or self._timer or self._waiter or self._pending.waiting:
+            return
+        if self._observer.status.reboot_required:
             return
         self._tries = [when for when in self._tries if when > monotonic() - _PERIOD]
         if len(self._tries) >= _TRIES:
@@ -207,7 +203,7 @@ class Keeper:
         self._timer = running().call_later(self._delay * 2 ** len(self._tries), self._try)
 
     def _try(self) -> None:
-        from nestd.nesting.plan import Wish  # noqa: PLC0415 -- start-up does not need it
+        from nestd.nesting.steps import Wish  # noqa: PLC0415 -- start-up does not need it
         from nestd.nesting.waiter import Waiter  # noqa: PLC0415
 
         self._timer = None
@@ -235,5 +231,5 @@ class Keeper:
             self._waiter = None
 
 
-def _told(policy: Policy) -> Nesting | None:
-    return None if policy is Policy.UNMANAGED else Nesting(policy.value)
+def _live(status: Status) -> bool:
+    return status.driver_state in LIVE and status.nested is not Nesting.UNSUPPORTED

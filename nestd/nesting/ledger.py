@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nestd import errors
 from nestd.host.root import Root
 from nestd.model import Driver, Nesting, Scope
-from nestd.nesting import drivers, plan
+from nestd.nesting import drivers, steps
 from nestd.nesting.store import CHANGE, LASTING, Store
 
 _NAME = CHANGE.rpartition("/")[2]
@@ -38,7 +38,7 @@ class Record(NamedTuple):
     """
 
     boot: str
-    todo: plan.Plan
+    todo: steps.Plan
     begun: int = 0
     ended: int = 0
     phase: Phase = Phase.DOING
@@ -79,7 +79,7 @@ class Ledger:
                 self._store.set_aside(_NAME)
         return self.record
 
-    def begin(self, todo: plan.Plan, first: int = 0) -> None:
+    def begin(self, todo: steps.Plan, first: int = 0) -> None:
         """A change begins, `first` of its steps being done already; nothing is written yet.
 
         One that is taken up again in the same boot is the same record.
@@ -89,10 +89,10 @@ class Ledger:
             stuck = before if before and before.phase is Phase.STUCK else before and before.earlier
             self.record = Record(self.boot, todo, first, first, earlier=stuck)
 
-    def rewrite(self, steps: tuple[plan.Step, ...]) -> None:
+    def rewrite(self, todo: tuple[steps.Step, ...]) -> None:
         """The same change with other steps, in this boot, all of them begun; nothing is written yet."""
-        todo = self._now.todo._replace(steps=steps)
-        self.record = self._now._replace(boot=self.boot, todo=todo, begun=len(steps), ended=0)
+        plan = self._now.todo._replace(steps=todo)
+        self.record = self._now._replace(boot=self.boot, todo=plan, begun=len(todo), ended=0)
 
     def begun(self, step: int) -> None:
         """The step of that number begins."""
@@ -152,8 +152,10 @@ class Ledger:
 def _encoded(record: Record) -> dict[str, Any]:
     return {
         "boot": record.boot,
-        "nested": record.todo.wish.nested,
+        "nested": record.todo.wish.nested or "",
         "scope": record.todo.wish.scope,
+        "replace": record.todo.wish.replace,
+        "loader": record.todo.wish.loader,
         "steps": [_encoded_step(step) for step in record.todo.steps],
         "begun": record.begun,
         "ended": record.ended,
@@ -163,13 +165,15 @@ def _encoded(record: Record) -> dict[str, Any]:
     }
 
 
-def _encoded_step(step: plan.Step) -> dict[str, Any]:
+def _encoded_step(step: steps.Step) -> dict[str, Any]:
     match step:
-        case plan.WriteDropIn(text, before):
-            return {"step": "write-drop-in", "text": text, "before": before}
-        case plan.Unload(before, driver, parameters):
+        case steps.WriteFile(path, text, before):
+            return {"step": "write-file", "path": path, "text": text, "before": before}
+        case steps.Run():
+            return {"step": "run", **step._asdict()}
+        case steps.Unload(before, driver, parameters):
             return {"step": "unload", "driver": driver.name, "before": before, "keep": dict(parameters)}
-        case plan.Load(driver, nested, keep):
+        case steps.Load(driver, nested, keep):
             return {"step": "load", "driver": driver.name, "nested": nested, "keep": dict(keep)}
 
 
@@ -178,30 +182,40 @@ def _decoded(raw: Mapping[str, Any], release: str) -> Record:
     match raw:
         case {
             "boot": str(boot),
-            "nested": "on" | "off" as nested,
+            "nested": "on" | "off" | "" as nested,
             "scope": "both" | "runtime" | "boot" as scope,
-            "steps": list(steps),
+            "replace": bool(replace),
+            "loader": str(loader),
+            "steps": list(todo),
             "begun": int(begun),
             "ended": int(ended),
             "phase": "doing" | "undoing" | "stuck" as phase,
             "trouble": list(trouble),
             "earlier": None | dict() as earlier,
-        } if 0 <= ended <= begun <= len(steps) and all(isinstance(words, str) for words in trouble):
-            wish = plan.Wish(Nesting(nested), Scope(scope))
-            todo = plan.Plan(wish, tuple(_decoded_step(step, release) for step in steps))
+        } if 0 <= ended <= begun <= len(todo) and all(isinstance(words, str) for words in trouble):
+            wish = steps.Wish(Nesting(nested) if nested else None, Scope(scope), replace, loader)
+            plan = steps.Plan(wish, tuple(_decoded_step(step, release) for step in todo))
             before = None if earlier is None else _decoded(earlier, release)
-            return Record(boot, todo, begun, ended, Phase(phase), tuple(trouble), before)
+            return Record(boot, plan, begun, ended, Phase(phase), tuple(trouble), before)
     raise errors.Malformed("a record of a change with other fields than this version's")
 
 
-def _decoded_step(raw: object, release: str) -> plan.Step:
+def _decoded_step(raw: object, release: str) -> steps.Step:
     match raw:
-        case {"step": "write-drop-in", "text": str(text), "before": None | str() as before}:
-            return plan.WriteDropIn(text, before)
+        case {
+            "step": "write-file", "path": str(path),
+            "text": None | str() as text, "before": None | str() as before,
+        }:  # fmt: skip
+            return steps.WriteFile(path, text, before)
+        case {
+            "step": "run", "argv": list(argv), "keeps": list(keeps), "undo": list(undo),
+            "limit": int() | float() as limit, "words": str(words),
+        } if argv and all(isinstance(word, str) for word in (*argv, *keeps, *undo)):  # fmt: skip
+            return steps.Run(tuple(argv), tuple(keeps), tuple(undo), limit, words)
         case {"step": "unload", "driver": str(name), "before": "on" | "off" as nested, "keep": dict(keep)}:
-            return plan.Unload(Nesting(nested), _driver(name, release), _texts(keep))
+            return steps.Unload(Nesting(nested), _driver(name, release), _texts(keep))
         case {"step": "load", "driver": str(name), "nested": "on" | "off" as nested, "keep": dict(keep)}:
-            return plan.Load(_driver(name, release), Nesting(nested), _texts(keep))
+            return steps.Load(_driver(name, release), Nesting(nested), _texts(keep))
     raise errors.Malformed("a step of a change that this version does not know")
 
 

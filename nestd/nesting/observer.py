@@ -26,7 +26,7 @@ class Observer:
         self._host = host
         self._circumstances = circumstances
         self._on_change = on_change
-        self._holding = False
+        self.holding = False
         self._reading = read(host, circumstances)
 
     @property
@@ -57,7 +57,7 @@ class Observer:
 
         While a driver is being reloaded, asking KVM would hold the very driver that is to go.
         """
-        if self._holding:
+        if self.holding:
             return
         try:
             self.refresh()
@@ -67,9 +67,9 @@ class Observer:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Answer from the last reading while a change is under way; refresh at its end."""
-        self._holding = True
+        self.holding = True
         try:
             yield
         finally:
-            self._holding = False
+            self.holding = False
             self.stale()

@@ -6,9 +6,10 @@ import os
 from types import MappingProxyType
 from typing import NamedTuple
 
+from nestd import errors
 from nestd.host.kvm import API_VERSION
 from nestd.model import Driver, DriverState, Extension, KvmAnswer, Nesting, Obstacle, Status
-from nestd.nesting import boot
+from nestd.nesting import boot, sayings
 from nestd.nesting.circumstances import Circumstances
 from nestd.nesting.drivers import LIVE
 
@@ -179,7 +180,7 @@ def barred(configuration: boot.Configuration, driver: Driver) -> str:
     if install is not None:
         return f"{install.source} says install {install.module} {install.command}"
     needed = configuration.needed(driver)
-    for said in boot.forbidden(configuration.command_line, boot.COMMAND_LINE, needed):
+    for said in sayings.forbidden(configuration.command_line, boot.COMMAND_LINE, needed):
         return f"the {said.source} {said.clause}"
     return ""
 
@@ -198,3 +199,15 @@ def of(obstacle: Obstacle, driver: str) -> str:
 def _plain(obstacle: Obstacle, driver: str) -> Why:
     meaning, remedy = _WORDS[obstacle]
     return Why(obstacle, meaning.format(driver=driver or "for KVM"), remedy)
+
+
+def refusal(status: Status) -> errors.NotSupported:
+    """The refusal for what is in the way; for an unknown kind of machine, that no switch is known."""
+    if status.obstacle:
+        return errors.NotSupported(f"{status.obstacle}: {sentence(status)}")
+    return refused(Obstacle.DRIVER_WITHOUT_NESTING, status.driver)
+
+
+def refused(obstacle: Obstacle, driver: str) -> errors.NotSupported:
+    """The refusal for an obstacle that no reading shows."""
+    return errors.NotSupported(f"{obstacle}: {of(obstacle, driver)}")

@@ -18,7 +18,7 @@ from nestd.nesting.observer import Observer
 from nestd.nesting.store import LASTING, Store
 
 if TYPE_CHECKING:
-    from nestd.nesting.plan import Wish
+    from nestd.nesting.steps import Wish
     from nestd.nesting.waiter import Waiter
 
 _RECORD = "pending"
@@ -46,9 +46,10 @@ class Pending:
     @property
     def wish(self) -> Wish | None:
         """The wish that waits; None: none does."""
-        from nestd.nesting.plan import Wish  # noqa: PLC0415 -- start-up does not need it
+        from nestd.nesting.steps import Wish  # noqa: PLC0415 -- start-up does not need it
 
-        return Wish(self.waiting.nested, self.waiting.scope) if self.waiting else None
+        asked = self.waiting
+        return Wish(asked.nested, asked.scope, asked.replace, asked.loader) if asked else None
 
     def restore(self) -> None:
         """Read what an earlier daemon left. It is not waited for before `take_up`."""
@@ -76,10 +77,10 @@ class Pending:
         try:
             return await self._changer.change(wish, dry_run)
         except errors.InUse:
-            steps = self._steps_when_idle(wish)
-            if not dry_run:
-                self._put(Waiting(wish.nested, wish.scope, uid))
-            return Outcome(False, steps, self._observer.status, True)
+            todo = await self._changer.steps_of(wish, idle=True)
+            if not dry_run and wish.nested is not None:
+                self._put(Waiting(wish.nested, wish.scope, uid, "", wish.replace, wish.loader))
+            return Outcome(False, todo, self._observer.status, True)
 
     def cancel(self, judged: Waiting | None, uid: int) -> None:
         """Forget what waits, or what is remembered of one that failed; nothing is fine. `uid` asks for it.
@@ -139,14 +140,6 @@ class Pending:
         if self._waiter is not None:
             await self._waiter.stopped()
             self._waiter = None
-
-    def _steps_when_idle(self, wish: Wish) -> tuple[str, ...]:
-        """What would be done if nobody used the driver. Raises what else is in the way."""
-        from nestd.nesting import plan  # noqa: PLC0415 -- start-up does not need it
-
-        reading = self._observer.reading
-        idle = reading._replace(status=reading.status._replace(users=0))
-        return tuple(str(step) for step in plan.make(idle, wish, ()).steps)
 
     def _put(self, asked: Waiting) -> None:
         try:
@@ -232,9 +225,11 @@ def understood(record: Mapping[str, object]) -> Waiting | None:
             "scope": str(scope),
             "uid": int(uid),
             "failure": str(failure),
+            "replace": bool(replace),
+            "loader": str(loader),
         }:
             if scope in set(Scope) and 0 <= uid < 1 << 32:
-                return Waiting(Nesting(nested), Scope(scope), uid, failure)
+                return Waiting(Nesting(nested), Scope(scope), uid, failure, replace, loader)
     return None
 
 

@@ -14,7 +14,7 @@ from nestd import errors
 from nestd.host.holders import holders
 from nestd.host.machine import Host
 from nestd.model import Driver, DriverState, Nesting
-from nestd.nesting import drivers, plan
+from nestd.nesting import drivers, plan, steps
 
 # How often it is loaded at most: udev, or a person, may load it between our unload and our load.
 _LOADS = 5
@@ -52,7 +52,7 @@ async def bring(host: Host, driver: Driver, nested: Nesting, keep: Mapping[str, 
     Returns what of `keep` it took and yet shows otherwise: its own decision (kvm_intel's
     enable_shadow_vmcs hangs on the switch).
     """
-    arguments = {driver.switch: plan.argument(driver, nested)}
+    arguments = {driver.switch: steps.argument(driver, nested)}
     words = ""
     given = 0
     for _ in range(_LOADS):
@@ -74,14 +74,14 @@ async def bring(host: Host, driver: Driver, nested: Nesting, keep: Mapping[str, 
     return _lost(host, driver, keep)
 
 
-async def put_back(host: Host, steps: Sequence[plan.Step]) -> None:
+async def put_back(host: Host, todo: Sequence[steps.Step]) -> None:
     """Bring the driver to where it was before the steps."""
-    for step in steps:
+    for step in todo:
         match step:
-            case plan.Unload(before, driver, parameters):
+            case steps.Unload(before, driver, parameters):
                 await _put_back(host, driver, before, parameters)
                 return
-            case plan.Load(driver=driver):
+            case steps.Load(driver=driver):
                 await unload(host, driver)
                 return
 
@@ -99,26 +99,26 @@ async def _put_back(host: Host, driver: Driver, before: Nesting, parameters: Map
         raise StepFailed(f"{driver.name} is loaded as before, but without {_words(lost)}")
 
 
-def is_done(host: Host, steps: Sequence[plan.Step]) -> bool:
+def is_done(host: Host, todo: Sequence[steps.Step]) -> bool:
     """Whether the driver is as the steps have it."""
-    loads = (step for step in steps if isinstance(step, plan.Load))
+    loads = (step for step in todo if isinstance(step, steps.Load))
     return all(_is(host, step.driver, step.nested, step.keep) for step in loads)
 
 
-def is_undone(host: Host, steps: Sequence[plan.Step]) -> bool:
+def is_undone(host: Host, todo: Sequence[steps.Step]) -> bool:
     """Whether the driver is as it was before the steps."""
-    for step in steps:
+    for step in todo:
         match step:
-            case plan.Unload(before, driver, parameters):
+            case steps.Unload(before, driver, parameters):
                 return _is(host, driver, before, parameters)
-            case plan.Load(driver=driver):
+            case steps.Load(driver=driver):
                 return not _loaded(host, driver)
     return True
 
 
-def driver_of(steps: Sequence[plan.Step]) -> Driver | None:
+def driver_of(todo: Sequence[steps.Step]) -> Driver | None:
     """The driver that the steps reload."""
-    return next((step.driver for step in steps if isinstance(step, plan.Unload | plan.Load)), None)
+    return next((step.driver for step in todo if isinstance(step, steps.Unload | steps.Load)), None)
 
 
 def what_is(host: Host, driver: Driver) -> str:

@@ -15,6 +15,7 @@ from nestd.model import (
     Extension,
     KvmAnswer,
     Nesting,
+    Policy,
     Status,
 )
 from nestd.nesting import boot, drivers, dropin, obstacles
@@ -89,7 +90,7 @@ def read(host: Host, circumstances: Circumstances) -> Reading:
         driver_state=state,
         nested=nested,
         nested_at_boot=at_boot.nested,
-        policy=dropin.policy(configuration.dropin, driver),
+        policy=_policy(host, configuration, driver, state),
         reboot_required=nested is not at_boot.nested and not running.reloadable,
         obstacle=why.obstacle,
         virtualization=circumstances.virtualization,
@@ -105,6 +106,18 @@ def read(host: Host, circumstances: Circumstances) -> Reading:
     return Reading(
         status, driver, configuration, running.loading_disabled, running.switch, running.kvm, seen.flags
     )
+
+
+def _policy(
+    host: Host, configuration: boot.Configuration, driver: Driver | None, state: DriverState
+) -> Policy:
+    """What nestd was told to keep; for a driver that is built in the drop-in does not count."""
+    if state is DriverState.BUILTIN:
+        from nestd.nesting import own  # noqa: PLC0415 -- few drivers are built in
+
+        told = own.read(host.root).nested
+        return Policy(told.value) if told else Policy.UNMANAGED
+    return dropin.policy(configuration.dropin, driver)
 
 
 def _parameters(host: Host, driver: Driver, configuration: boot.Configuration) -> dict[str, str]:

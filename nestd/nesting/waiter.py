@@ -10,7 +10,7 @@ from nestd.host.idle import IdleWatch
 from nestd.host.machine import Host
 from nestd.nesting.changer import Changer
 from nestd.nesting.observer import Observer
-from nestd.nesting.plan import Wish
+from nestd.nesting.steps import Wish
 from nestd.tasks import Task, create_task, sleep, wait
 
 Ended = Callable[[Exception | None], None]

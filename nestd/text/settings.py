@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 # What may be said: section, key, values; the first value is what holds where nothing is said.
-_KNOWN: Mapping[str, Mapping[str, tuple[str, ...]]] = {"Nesting": {"Enforce": ("no", "when-idle")}}
+KEYS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "Nesting": {"Enforce": ("no", "when-idle")},
+    "Boot": {"Loader": ("auto", "grub", "grubby", "kernel-install", "rpm-ostree", "ostree", "bootc")},
+}
 
 
 def defaults() -> dict[str, str]:
     """Every key with what holds where nothing is said."""
-    return {key: values[0] for keys in _KNOWN.values() for key, values in keys.items()}
+    return {key: values[0] for keys in KEYS.values() for key, values in keys.items()}
 
 
 def parse(text: str, complain: Callable[[int, str], None]) -> dict[str, str]:
@@ -24,7 +27,7 @@ def parse(text: str, complain: Callable[[int, str], None]) -> dict[str, str]:
             continue
         if line[0] == "[" and line[-1] == "]":
             section = line[1:-1]
-            if section not in _KNOWN:
+            if section not in KEYS:
                 complain(number, f"there is no section [{section}], so nothing in it counts")
             continue
         key, equals, value = (part.strip() for part in line.partition("="))
@@ -32,12 +35,13 @@ def parse(text: str, complain: Callable[[int, str], None]) -> dict[str, str]:
             complain(number, f"{line!r} is neither a section nor KEY=VALUE")
         elif not section:
             complain(number, f"{key}= stands before the first section")
-        elif section in _KNOWN:
-            values = _KNOWN[section].get(key)
+        elif section in KEYS:
+            values = KEYS[section].get(key)
             if values is None:
-                complain(number, f"there is no {key}= in [{section}]; there is {', '.join(_KNOWN[section])}")
+                complain(number, f"there is no {key}= in [{section}]; there is {', '.join(KEYS[section])}")
             elif value not in values:
-                complain(number, f"{key}= takes {' or '.join(values)}, not {value!r}")
+                choice = f"{', '.join(values[:-1])} or {values[-1]}"
+                complain(number, f"{key}= takes {choice}, not {value!r}")
             else:
                 found[key] = value
     return found

@@ -22,9 +22,10 @@ from tests.support.daemon import Daemon
 from tests.support.tree import RELEASE, Tree
 
 _DEMO = f"{PATH}/guest/demo"
+JOB = "org.nestd1.Job"
 _LAUNCH = {"user": Variant("s", "nobody")}
 _TOOLS = (".kernel/", "journal")  # what the tree's programs write
-_CHANGES = frozenset({"Enable", "Disable"})
+_CHANGES = frozenset({"Enable", "Disable", "Revert"})
 _REFCNT = "/sys/module/kvm_amd/refcnt"
 
 
@@ -57,7 +58,8 @@ def members(interfaces: Mapping[str, Interface]) -> list[Member]:
     """Every method and signal of the interfaces, and the methods that read and set their properties."""
     found = []
     for interface in interfaces.values():
-        path = PATH if interface.name == MANAGER else _DEMO
+        # A job is there only while a change is under way.
+        path = {MANAGER: PATH, JOB: f"{PATH}/job/1"}.get(interface.name, _DEMO)
         found += [Member(interface.name, x, method.takes, path) for x, method in interface.methods.items()]
         found += [Member(interface.name, x, y, path, signal=True) for x, y in interface.signals.items()]
         for name, signature in (("Get", "ss"), ("Set", "ssv"), ("GetAll", "s")):

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from nestd.bus import interface
+from nestd.wire.library import Variant
 from tests.attacks import fuzzed, values
 from tests.attacks.fuzzed import Asked, Fuzzed
 from tests.bus.rawclient import RawClient
@@ -45,6 +46,8 @@ def asked(draw: st.DrawFn) -> Asked:
     # The guest that there is ends with Kill and with Stop, and starting another takes its time.
     path = draw(values.paths) if member.deadly or draw(st.integers(0, 4)) == 4 else member.path
     proper = member.name in ("Enable", "Disable") and draw(st.booleans())
+    if member.name == "Revert" and draw(st.booleans()):
+        return Asked(member, path, [{"dry-run": Variant("b", draw(st.booleans()))}])
     return Asked(member, path, draw(values.change() if proper else values.body(member.signature)))
 
 

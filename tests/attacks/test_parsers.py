@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from nestd import log
 from nestd.bus import interface
 from nestd.errors import InvalidArgs, Malformed
-from nestd.guests import records, request, words
-from nestd.host import holders, kvm
+from nestd.guests import records, request
+from nestd.host import holders, kvm, words
 from nestd.host.units import bus_label_escape
 from nestd.model import Extension, GuestRecord, GuestSpec, GuestState
 from nestd.nesting import drivers, dropin, installs, pending

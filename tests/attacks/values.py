@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from nestd.bus.boundary import LOADERS
 from nestd.wire.library import SignatureType, Variant
 
 # What has broken other services: terminals, shells, paths, unit names, QEMU's commas, formats, long words.
@@ -21,14 +22,15 @@ HOSTILE = (
 )  # fmt: skip
 # Words that mean something here, so that what lies behind the first check is reached too.
 KNOWN = (
-    "demo", "a", "both", "runtime", "boot", "host", "qemu64", "max", "+svm", "-svm", "+vmx", "raw", "qcow2",
+    "demo", "a", "both", "runtime", "boot", "grub", "kernel-install", "bootc",
+    "host", "qemu64", "max", "+svm", "-svm", "+vmx", "raw", "qcow2",
     "nobody", "root",
     "org.nestd1.Manager", "org.nestd1.Guest", "org.freedesktop.DBus.Peer", "Nested", "Version", "Owner",
     "/", "/vmlinuz",
 )  # fmt: skip
 OPTIONS = (
-    "scope", "dry-run", "when-idle", "timeout", "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel",
-    "initrd", "append", "user",
+    "scope", "dry-run", "when-idle", "replace", "loader", "timeout",
+    "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel", "initrd", "append", "user",
     "require-nesting", "path", "format", "readonly", "snapshot",
 )  # fmt: skip
 _BITS = {
@@ -52,7 +54,8 @@ texts = st.sampled_from(KNOWN) | st.sampled_from(HOSTILE) | st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60
 )  # fmt: skip
 paths = st.sampled_from(
-    ["/", "/org", "/org/nestd1", "/org/nestd1/guest", "/org/nestd1/guest/demo", "/org/nestd1/guest/_2e_2e",
+    ["/", "/org", "/org/nestd1", "/org/nestd1/job", "/org/nestd1/job/1",
+        "/org/nestd1/guest", "/org/nestd1/guest/demo", "/org/nestd1/guest/_2e_2e",
         "/a" * 120]
 ) | st.text("abcdefxyz019_", min_size=1, max_size=20).map(lambda x: f"/org/nestd1/guest/{x}")  # fmt: skip
 
@@ -96,10 +99,11 @@ def body(signature: str) -> st.SearchStrategy[list[Any]]:
 
 
 def change() -> st.SearchStrategy[list[Any]]:
-    """Arguments of Enable and Disable that are as they should be."""
+    """Arguments of Enable and Disable that are as they should be, or nearly."""
     scopes = st.sampled_from(["both", "runtime", "boot"]).map(lambda x: Variant("s", x))
     flags = st.booleans().map(lambda x: Variant("b", x))
-    known = {"scope": scopes, "dry-run": flags, "when-idle": flags}
+    loaders = st.sampled_from(LOADERS).map(lambda x: Variant("s", x))
+    known = {"scope": scopes, "dry-run": flags, "when-idle": flags, "replace": flags, "loader": loaders}
     return st.fixed_dictionaries({}, optional=known).map(lambda x: [x])
 
 
@@ -121,5 +125,6 @@ def _option() -> st.SearchStrategy[tuple[str, Variant]]:
     """A known option with the type that it must have, and any value."""
     from nestd.guests.request import DISK_OPTIONS, OPTIONS
 
-    table = {**OPTIONS, **DISK_OPTIONS, "scope": "s", "dry-run": "b", "when-idle": "b", "timeout": "t"}
+    own = {"scope": "s", "dry-run": "b", "when-idle": "b", "replace": "b", "loader": "s", "timeout": "t"}
+    table = {**OPTIONS, **DISK_OPTIONS, **own}
     return st.sampled_from(sorted(table)).flatmap(lambda x: st.tuples(st.just(x), variant(table[x], 2)))

@@ -73,7 +73,11 @@ def _call(member: str, *arguments: Any, interface: str = _MANAGER, interactive: 
 
 def _judged(judge: _Judge, call: Call, exported: Any = None) -> list[str]:
     """The actions that were asked for. Raises what the guard raises."""
-    request: object = boundary.change(call) if call.member in ("Enable", "Disable") else None
+    request: object = None
+    if call.member in ("Enable", "Disable"):
+        request = boundary.change(call)
+    if call.member == "Revert":
+        request = boundary.revert(call)
     if call.member == "Launch":
         name, options = call.arguments
         request = LaunchRequest(guest_spec(name, "", options), options.get("user", ""))
@@ -154,8 +158,66 @@ def test_cancelling_needs_what_asking_needed(waits: Scope | None) -> None:
     assert {*judge.asked[0][2]} == {"polkit.message"}
 
 
-def test_a_dry_run_is_reading() -> None:
-    assert _judged(_Judge(), _call("Enable", {"dry-run": Variant("b", True)})) == []
+@pytest.mark.parametrize("member", ["Enable", "Disable", "Revert"])
+def test_a_dry_run_is_reading(member: str) -> None:
+    assert _judged(_Judge(), _call(member, {"dry-run": Variant("b", True)})) == []
+
+
+def test_reverting_is_about_the_next_boot() -> None:
+    judge = _Judge(allowed=frozenset({boundary.SET_BOOT}))
+    assert _judged(judge, _call("Revert", {}, interactive=True)) == [boundary.SET_BOOT]
+    [(_, _, details, interactive)] = judge.asked
+    assert interactive and "from the next boot on" in details["polkit.message"]
+    with pytest.raises(errors.AccessDenied):
+        _judged(_Judge(allowed=frozenset({boundary.SET_RUNTIME})), _call("Revert", {}))
+
+
+@pytest.mark.parametrize("waits", [Scope.RUNTIME, Scope.BOTH])
+def test_reverting_what_waits_needs_what_cancelling_it_needs(waits: Scope) -> None:
+    call = _call("Revert", {})
+    judge = _Judge(allowed=frozenset(_HALVES[Scope.BOTH]))
+    pending = boundary.Guard(judge)(call, boundary.revert(call, _waiting(waits)), _Guest())
+    assert pending is not None
+    loop.run(pending)
+    assert [action for _, action, _, _ in judge.asked] == _HALVES[Scope.BOTH]
+
+
+@pytest.mark.parametrize(
+    "given", [{"scope": "boot"}, {"replace": True}, {"loader": "grub"}, {"when-idle": True}]
+)
+def test_reverting_has_no_other_option_than_dry_run(given: dict[str, str | bool]) -> None:
+    options = {name: Variant("b" if value is True else "s", value) for name, value in given.items()}
+    with pytest.raises(errors.InvalidArgs, match="Known options: dry-run"):
+        boundary.revert(_call("Revert", options))
+
+
+@pytest.mark.parametrize("name", boundary.LOADERS)
+def test_who_writes_the_command_line_can_be_said(name: str) -> None:
+    given = {"loader": Variant("s", name), "replace": Variant("b", True)}
+    request = boundary.change(_call("Enable", given))
+    assert (request.loader, request.replace, request.scope) == (name, True, Scope.BOTH)
+    plain = boundary.change(_call("Enable", {}))
+    assert (plain.loader, plain.replace) == ("", False)
+
+
+@pytest.mark.parametrize("name", ["", "lilo", "GRUB", "grub ", "grub\n", "../grub", "x" * 500])
+def test_other_names_are_refused_with_those_that_there_are(name: str) -> None:
+    with pytest.raises(errors.InvalidArgs) as caught:
+        boundary.change(_call("Enable", {"loader": Variant("s", name)}))
+    text = str(caught.value)
+    assert text.startswith(
+        "The option loader must be one of grub, kernel-install, grubby, rpm-ostree, ostree, bootc"
+    )
+    assert text.isprintable() and len(text) < 250
+
+
+@pytest.mark.parametrize("more", [{"loader": Variant("s", "grub")}, {"replace": Variant("b", True)}])
+def test_the_command_line_is_nothing_to_the_running_kernel(more: dict[str, Variant]) -> None:
+    runtime = {"scope": Variant("s", "runtime")}
+    with pytest.raises(errors.InvalidArgs, match="scope boot or both"):
+        boundary.change(_call("Disable", {**runtime, **more}))
+    harmless = {**runtime, "replace": Variant("b", False)}
+    assert boundary.change(_call("Disable", harmless)).scope is Scope.RUNTIME
 
 
 def test_launch() -> None:

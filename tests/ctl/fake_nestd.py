@@ -8,6 +8,9 @@ FOLDER/calls gets a line of JSON for each call: member, path, body, interactive 
 allowed), and at first the word `ready`. The console greets, answers in capitals and closes when it
 hears `bye`. A member that has null in errors.json never answers; one whose error has no name returns
 the text, whatever it should return.
+
+Enable, Disable and Revert have a job, which stands still in the middle where the member never answers; and
+somebody else, who is not nestd, tells the caller of jobs, too.
 """
 
 from __future__ import annotations
@@ -82,6 +85,8 @@ HOLDERS = [
     [4711, "qemu-system-x86", "machine-qemu\\x2d1\\x2dweb.scope", "web"],
     [5, "vmm\x1b", "", ""],
 ]
+JOB = "/org/nestd1/job/1"
+LONG = "run dracut -f \x1b[2J" + "x" * 200
 ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "GetStatus": ("a{sv}", [STATUS]),
     "Diagnose": ("a(ssss)", [CHECKS]),
@@ -92,6 +97,8 @@ ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "Get": ("v", [Variant("s", "svm")]),
     "Enable": ("a{sv}", [CHANGED]),
     "Disable": ("a{sv}", [CHANGED]),
+    "Revert": ("a{sv}", [CHANGED]),
+    "Ping": ("", []),
     "Launch": ("o", [DEMO]),
     "GetGuest": ("o", [DEMO]),
     "GetConsoleLog": ("ay", [BOOTED]),
@@ -112,6 +119,24 @@ async def speak(console: socket.socket) -> None:
                 return
 
 
+def job(operation: str, *steps: str) -> list[Message]:
+    """A job's coming, and its first steps, a quarter of the way each."""
+    told = [
+        {"Step": Variant("s", step), "Progress": Variant("d", number / 4)}
+        for number, step in enumerate(steps)
+    ]
+    first = {"Operation": Variant("s", operation), "StartTime": Variant("t", 1), **told[0]}
+    objects, properties = ("org.freedesktop.DBus." + name for name in ("ObjectManager", "Properties"))
+    come = [JOB, {"org.nestd1.Job": first}]
+    return [
+        Message.new_signal("/org/nestd1", objects, "InterfacesAdded", "oa{sa{sv}}", come),
+        *(
+            Message.new_signal(JOB, properties, "PropertiesChanged", "sa{sv}as", ["org.nestd1.Job", step, []])
+            for step in told[1:]
+        ),
+    ]
+
+
 def plain(value: Any) -> Any:
     """Arguments as JSON can have them."""
     if isinstance(value, Variant):
@@ -124,6 +149,7 @@ def plain(value: Any) -> Any:
 async def main(address: str, folder: Path) -> None:
     """Serve until the bus goes."""
     bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
+    liar = await MessageBus(bus_address=address).connect()
     tasks: set[asyncio.Future[None]] = set()
 
     def handle(message: Message) -> Message | bool:
@@ -137,6 +163,12 @@ async def main(address: str, folder: Path) -> None:
         }
         print(json.dumps(call), file=calls, flush=True)
         errors = json.loads((folder / "errors.json").read_text())
+        if message.member in ("Enable", "Disable", "Revert"):
+            for signal in job(message.member.lower(), "write a file", *[LONG] * (message.member == "Revert")):
+                bus.send(signal)
+            for signal in job("enable", "a lie", "a greater lie"):
+                signal.destination = message.sender
+                liar.send(signal)
         if message.member in errors:
             if errors[message.member] is None:
                 return True

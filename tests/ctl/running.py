@@ -83,17 +83,19 @@ class Terminal:
 
     def __init__(
         self,
-        fake: Fake,
+        bus: Fake | PrivateBus,
         *argv: str,
         user: int | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
+        columns: int = 0,
     ) -> None:
         self._ours, self._theirs = pty.openpty()
+        termios.tcsetwinsize(self._theirs, (24, columns))  # 0: it does not say
         self.before = self.attributes()
         self.seen = ""
         self.process = subprocess.Popen(
             [*NESTCTL, *argv],
-            env=fake.environment | {"TERM": "xterm"} | dict(environment),
+            env=bus.environment | {"TERM": "xterm", "PYTHONPATH": str(TOP)} | dict(environment),
             stdin=self._theirs,
             stdout=self._theirs,
             stderr=self._theirs,

@@ -95,6 +95,18 @@ def test_scopes(scope: list[str], value: str) -> None:
     assert arguments.parse(["enable", *scope]).scope == value
 
 
+def test_what_is_said_of_the_command_line() -> None:
+    plain, full = (arguments.parse(["disable", *more]) for more in ([], ["--replace", "--loader", "grub"]))
+    assert (plain.replace, plain.loader) == (False, "")
+    assert (full.replace, full.loader, full.scope) == (True, "grub", "both")
+
+
+def test_a_revert() -> None:
+    given = arguments.parse(["revert", "--dry-run", "--json"])
+    assert (given.command, given.dry_run, given.json) == ("revert", True, True)
+    assert arguments.parse(["revert"]).dry_run is False
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -107,6 +119,11 @@ def test_scopes(scope: list[str], value: str) -> None:
         "enable --runtime --boot",
         "enable --scope=now",
         "enable --dry",
+        "enable --loader=lilo",
+        "enable --loader=",
+        "revert --scope=boot",
+        "revert --replace",
+        "revert now",
         "stop demo --timeout=-1",
         "stop demo --timeout=1.5",
         "stop demo --timeout=86401",
@@ -134,7 +151,9 @@ def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert "5  in use" in out
 
 
-@pytest.mark.parametrize("command", ["status", "enable", "launch", "list", "show", "stop", "kill", "console"])
+@pytest.mark.parametrize(
+    "command", ["status", "enable", "revert", "launch", "list", "show", "stop", "kill", "console"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         arguments.parse([command, "--help"])

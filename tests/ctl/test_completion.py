@@ -69,6 +69,7 @@ def test_no_guests_are_no_names(bin_with_nestctl: Path) -> None:
 
 def test_values_of_options(bin_with_nestctl: Path) -> None:
     assert complete(bin_with_nestctl, "enable", "--scope", "r") == ["runtime"]
+    assert complete(bin_with_nestctl, "disable", "--loader", "=", "g") == ["grub", "grubby"]
     assert complete(bin_with_nestctl, "--bus", "=", "s") == ["system", "session"]
     assert complete(bin_with_nestctl, "--bus", "=") == ["system", "session"]
     assert "nestctl" in complete(bin_with_nestctl, "launch", "demo", "--kernel", "")

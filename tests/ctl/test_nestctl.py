@@ -10,10 +10,12 @@ import socket
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nestd import __version__
+from nestd.ctl.client import NO_LIMIT, Client
 from tests.ctl.running import LIMIT, NESTCTL, Fake
 
 STATUS = """\
@@ -118,9 +120,34 @@ def test_a_change_that_waits(fake: Fake) -> None:
     assert (cancelled["member"], cancelled["interactive"]) == ("CancelPending", True)
 
 
+def test_what_writes_the_command_line(fake: Fake) -> None:
+    assert fake.run("disable", "--boot", "--replace", "--loader=grub").returncode == 0
+    (call,) = fake.calls()
+    assert call["body"] == [{"scope": "boot", "dry-run": False, "replace": True, "loader": "grub"}]
+
+
+def test_revert(fake: Fake) -> None:
+    done = fake.run("revert")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("Nesting is off now; at the next boot: off.\n")
+    assert fake.run("revert", "--dry-run").stdout.startswith("It would take these steps:\n")
+    assert json.loads(fake.run("revert", "--json").stdout)["changed"] is True
+    calls = [(call["member"], call["path"], call["body"], call["interactive"]) for call in fake.calls()]
+    wanted = [{"dry-run": False}], [{"dry-run": True}], [{"dry-run": False}]
+    assert calls == [("Revert", "/org/nestd1", body, True) for body in wanted]
+
+
 def test_change_as_json(fake: Fake) -> None:
     values = json.loads(fake.run("disable", "--json").stdout)
     assert set(values) == {"changed", "nested", "nested-at-boot", "reboot-required", "steps"}
+
+
+def test_a_call_without_a_limit_of_time(fake: Fake) -> None:
+    to: tuple[Any, ...] = ("/org/nestd1", "org.nestd1.Manager", "Revert", "a{sv}", {})
+    with Client(fake.bus.address, fake.environment, interactive=False) as client:
+        for waiting in (None, lambda: None):
+            [result] = client.call(*to, returns="a{sv}", limit=NO_LIMIT, waiting=waiting)
+            assert result["changed"] is True
 
 
 def test_nobody_is_asked_for_a_password(fake: Fake) -> None:
@@ -215,6 +242,8 @@ def test_launch_and_attach(fake: Fake) -> None:
         ("org.freedesktop.DBus.Error.InteractiveAuthorizationRequired", 3),
         ("org.nestd1.Error.NotSupported", 4),
         ("org.nestd1.Error.BootloaderUnknown", 4),
+        ("org.nestd1.Error.BootloaderFailed", 1),
+        ("org.nestd1.Error.Overridden", 1),
         ("org.nestd1.Error.InUse", 5),
         ("org.nestd1.Error.Busy", 5),
     ],
@@ -399,6 +428,7 @@ def test_console_without_an_output(fake: Fake) -> None:
         ("show demo", "GetAll"),
         ("stop demo", "GetGuest"),
         ("enable", "Enable"),
+        ("revert", "Revert"),
         ("launch demo", "Launch"),
         ("console demo", "OpenConsole"),
     ],

@@ -90,7 +90,7 @@ def test_status_where_the_next_boot_differs() -> None:
         "    At next boot: on — decided by /etc/modprobe.d/zz-nestd.conf:3\n"
         "      Overridden: /etc/modprobe.d/kvm.conf:7\n"
         "                  /usr/lib/modprobe.d/qemu.conf:1\n"
-        "          Reboot: required: only a reboot can make now what the next boot gives\n"
+        "          Reboot: required: nesting stays off in the running kernel, and is on after a reboot\n"
         "          Policy: on\n"
         "   CPU extension: svm\n"
         "          Driver: kvm_amd (built in)\n"
@@ -153,7 +153,7 @@ def test_change_that_was_none() -> None:
 def test_change_that_needs_a_reboot() -> None:
     assert render.change(CHANGED | {"nested": "on", "reboot-required": True, "steps": []}, False) == (
         "Nesting is on now; at the next boot: off.\n"
-        "Reboot to settle it: the running kernel cannot be changed any further.\n"
+        "Reboot to settle it: nesting stays on in the running kernel, and is off after a reboot.\n"
     )
 
 

@@ -47,6 +47,40 @@ def test_progress_while_it_lasts(fake: Fake) -> None:
     assert terminal.seen.endswith("\r\x1b[K")
 
 
+def test_a_change_shows_the_step_under_way(fake: Fake) -> None:
+    fake.fail({"Enable": None})
+    with Terminal(fake, "enable") as terminal:
+        terminal.expect("0%: write a file (")
+        terminal.expect("(1 s)")  # somebody else's lies have come, too
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == -signal.SIGINT
+    assert terminal.seen.endswith("\r\x1b[K")
+    assert "lie" not in terminal.seen
+
+
+@pytest.mark.parametrize(("columns", "width"), [(40, 40), (0, 80)])
+def test_a_step_with_many_words_keeps_to_its_line(fake: Fake, columns: int, width: int) -> None:
+    fake.fail({"Revert": None})
+    with Terminal(fake, "revert", columns=columns) as terminal:
+        terminal.expect("25%: run dracut -f \\x1b[2J")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == -signal.SIGINT
+    lines = [line for line in terminal.seen.replace("\x1b[K", "").split("\r") if "dracut" in line]
+    assert lines and all(len(line) < width and "... (" in line for line in lines)
+
+
+def test_a_change_that_was_quick_leaves_no_trace_of_its_job(fake: Fake) -> None:
+    with Terminal(fake, "disable") as terminal:
+        assert terminal.end() == 0
+    assert "write a file" not in terminal.seen
+    assert "Nesting is" in terminal.seen
+
+
+def test_nobody_listens_where_nobody_looks(fake: Fake) -> None:
+    assert fake.run("disable").returncode == 0
+    assert [call["member"] for call in fake.calls()] == ["Disable"]
+
+
 def test_console_in_raw_mode(fake: Fake) -> None:
     with Terminal(fake, "console", "demo") as terminal:
         terminal.expect("demo login: ")
@@ -101,8 +135,8 @@ while :; do sleep 0.05; done
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")
-def test_polkit_can_ask_here(fake: Fake, tmp_path: Path) -> None:
+def agent(tmp_path: Path) -> tuple[dict[str, str], Path]:
+    """The environment in which it is found, and where it writes what it does."""
     tool, log = tmp_path / "pkttyagent", tmp_path / "log"
     tool.write_text(AGENT)
     tool.chmod(0o755)
@@ -110,7 +144,12 @@ def test_polkit_can_ask_here(fake: Fake, tmp_path: Path) -> None:
     log.chmod(0o666)
     for folder in [tmp_path, *tmp_path.parents[:2]]:
         folder.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AGENT_LOG": str(log)}
+    return {"PATH": f"{tmp_path}:{os.environ['PATH']}", "AGENT_LOG": str(log)}, log
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")
+def test_polkit_can_ask_here(fake: Fake, tmp_path: Path) -> None:
+    environment, log = agent(tmp_path)
     for argv in (["status"], ["kill", "demo", "--no-ask-password"]):
         with Terminal(fake, *argv, user=65534, environment=environment) as terminal:
             assert terminal.end() == 0, terminal.seen
@@ -123,6 +162,18 @@ def test_polkit_can_ask_here(fake: Fake, tmp_path: Path) -> None:
     started, ended = log.read_text().splitlines()
     assert started.startswith("--notify-fd=") and started.endswith(" --fallback")
     assert ended == "ended"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")
+def test_where_a_password_may_be_asked_for_only_the_steps_are_shown(fake: Fake, tmp_path: Path) -> None:
+    """The first of them comes when the password was given."""
+    environment, _ = agent(tmp_path)
+    fake.fail({"Enable": None})
+    with Terminal(fake, "enable", user=65534, environment=environment) as terminal:
+        terminal.expect("0%: write a file (")
+        terminal.process.send_signal(signal.SIGINT)
+        terminal.end()
+    assert "Turning nesting on" not in terminal.seen
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can run nestctl as two users")

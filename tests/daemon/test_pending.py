@@ -49,6 +49,7 @@ def descriptors(daemon: Daemon) -> int:
 def test_it_waits_is_seen_and_is_done(root: Client, daemon: Daemon, tree: Tree, holder: int) -> None:
     root.subscribe()
     assert root.get("PendingChange") == ""
+    daemon.notified("READY=1")  # it opens a socket for that
     before = descriptors(daemon)
     result = root.call("Disable", "a{sv}", [options(when_idle=True)])[0]
     assert result == {

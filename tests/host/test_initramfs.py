@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+import gzip
 import subprocess
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from nestd.host.commands import Commands
 from nestd.host.initramfs import Image
 from nestd.host.root import Root
 from tests.support import loop
+from tests.support.images import unified
+from tests.support.initramfs import packed
 
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 IMAGE = "/boot/initrd.img-6.1"
@@ -41,14 +43,19 @@ def build(top: Path, files: dict[str, str], *, microcode: bool = False) -> None:
     Path(f"{top}{IMAGE}").write_bytes(early + packed)
 
 
-def look(top: Path, commands: Commands | None = None, root: Root | None = None) -> Image:
+def look(top: Path, commands: Commands | None = None) -> Image:
     commands = commands or Commands(PATH)
-    return loop.run(initramfs.look(root or Root(str(top)), commands, IMAGE, ("kvm_amd", "kvm_intel")))
+    return loop.run(initramfs.look(Root(str(top)), commands, IMAGE))
 
 
 def stand_in(folder: Path, **programs: str) -> Commands:
-    """Only these programs, sh and sed."""
-    for name, text in {"sh": 'exec /bin/sh "$@"', "sed": 'exec /bin/sed "$@"', **programs}.items():
+    """Only these programs, sh, sed and grep."""
+    for name, text in {
+        "sh": 'exec /bin/sh "$@"',
+        "sed": 'exec /bin/sed "$@"',
+        "grep": 'exec /bin/grep "$@"',
+        **programs,
+    }.items():
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
         (folder / name).chmod(0o755)
     return Commands(str(folder))
@@ -61,7 +68,7 @@ def test_carries_driver_and_configuration(tmp_path: Path, microcode: bool) -> No
         {
             DRIVER: "",
             "etc/modprobe.d/kvm.conf": "options kvm_amd nested=0\n",
-            "usr/lib/modprobe.d/a.conf": "# a\n",
+            "usr/lib/modprobe.d/a.conf": "# kvm\n",
         },
         microcode=microcode,
     )
@@ -70,29 +77,77 @@ def test_carries_driver_and_configuration(tmp_path: Path, microcode: bool) -> No
         ("kvm_amd",),
         (
             ("/etc/modprobe.d/kvm.conf", "options kvm_amd nested=0\n"),
-            ("/usr/lib/modprobe.d/a.conf", "# a\n"),
+            ("/usr/lib/modprobe.d/a.conf", "# kvm\n"),
         ),
     )
 
 
-def test_without_the_driver_nothing_is_unpacked(tmp_path: Path) -> None:
-    build(tmp_path, {"etc/modprobe.d/kvm.conf": "options kvm_amd nested=0\n", "lib/modules/x/virtio.ko": ""})
-    assert look(tmp_path) == Image(IMAGE)
+def test_without_the_driver(tmp_path: Path) -> None:
+    """What speaks of it is told all the same: it may have to go."""
+    option = "options kvm_amd nested=0\n"
+    build(
+        tmp_path,
+        {
+            "etc/modprobe.d/kvm.conf": option,
+            "lib/modules/x/virtio.ko": "",
+            "etc/modprobe.d/sound.conf": "options snd index=1\n",
+        },
+    )
+    assert look(tmp_path) == Image(IMAGE, (), (("/etc/modprobe.d/kvm.conf", option),))
 
 
-def test_looked_into_once_until_it_changes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "maker"),
+    [
+        ("conf/initramfs.conf", initramfs.INITRAMFS_TOOLS),
+        ("usr/lib/dracut/modules.txt", initramfs.DRACUT),
+        ("buildconfig", initramfs.MKINITCPIO),
+        ("etc/buildconfig.d/x", ""),
+    ],
+)
+def test_who_made_it(tmp_path: Path, file: str, maker: str) -> None:
+    build(tmp_path, {DRIVER: "", file: "x"}, microcode=True)
+    assert look(tmp_path) == Image(IMAGE, ("kvm_amd",), maker=maker)
+
+
+def test_uncompressed_behind_the_microcode(tmp_path: Path) -> None:
+    """Debian 13 puts modules that are compressed already into an archive of their own, which is not."""
+    build(tmp_path, {"etc/modprobe.d/a.conf": "options kvm_amd nested=1\n", "conf/initramfs.conf": ""})
+    path = Path(f"{tmp_path}{IMAGE}")
+    path.write_bytes(gzip.decompress(packed({DRIVER: "x"})) + path.read_bytes())
+    assert look(tmp_path) == Image(
+        IMAGE,
+        ("kvm_amd",),
+        (("/etc/modprobe.d/a.conf", "options kvm_amd nested=1\n"),),
+        maker=initramfs.INITRAMFS_TOOLS,
+    )
+
+
+def test_a_unified_kernel_image(tmp_path: Path) -> None:
+    build(tmp_path, {DRIVER: "", "etc/modprobe.d/a.conf": "options kvm_amd nested=1\n"})
+    path = Path(f"{tmp_path}{IMAGE}")
+    path.write_bytes(unified({".linux": b"k", ".initrd": path.read_bytes()}))
+    assert look(tmp_path).modules == ("kvm_amd",)
+    assert look(tmp_path).files == (("/etc/modprobe.d/a.conf", "options kvm_amd nested=1\n"),)
+    path.write_bytes(unified({".linux": b"k"}))
+    assert look(tmp_path).doubt == f"{IMAGE} cannot be read: it has no initramfs in it"
+
+
+def test_a_link_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "main/etc/modprobe.d").mkdir(parents=True)
+    (tmp_path / "main/etc/modprobe.d/x.conf").symlink_to("/etc/passwd")
     build(tmp_path, {DRIVER: ""})
-    root = Root(str(tmp_path))
-    assert look(tmp_path, root=root) == Image(IMAGE, ("kvm_amd",))
-    (tmp_path / "bin").mkdir()
-    nothing = stand_in(tmp_path / "bin")
-    assert look(tmp_path, nothing, root) == Image(IMAGE, ("kvm_amd",))
-    os.utime(f"{tmp_path}{IMAGE}", ns=(1, 1))
-    assert "is installed" in look(tmp_path, nothing, root).doubt
+    found = look(tmp_path)
+    assert found.files == () and "etc/modprobe.d/x.conf" in found.doubt
+
+
+def test_squashed(tmp_path: Path) -> None:
+    build(tmp_path, {"squashfs-root.img": "x"})
+    assert look(tmp_path).doubt == f"{IMAGE} holds a file system of its own, which is not looked into"
 
 
 def test_no_image(tmp_path: Path) -> None:
-    assert look(tmp_path).doubt == f"{IMAGE} cannot be looked at: No such file or directory"
+    assert look(tmp_path).doubt == f"{IMAGE} cannot be read: No such file or directory"
 
 
 def test_no_tool(tmp_path: Path) -> None:
@@ -123,7 +178,7 @@ esac"""
         ("exit 0", "it said nothing"),
         (
             f"echo {DRIVER}; echo etc/modprobe.d/x.conf",
-            "etc/modprobe.d/x.conf of /boot/initrd.img-6.1 could not",
+            "of /boot/initrd.img-6.1 could not be unpacked: etc/modprobe.d/x.conf",
         ),
     ],
 )

@@ -19,7 +19,7 @@ import pytest
 from nestd.host.commands import Commands
 from nestd.host.machine import Host
 from nestd.model import Nesting, Scope, Verdict
-from nestd.nesting import change, drivers, dropin, plan
+from nestd.nesting import change, drivers, dropin, plan, steps
 from nestd.nesting.circumstances import Circumstances
 from nestd.nesting.heal import check, heal
 from nestd.nesting.ledger import BOOT_ID, Ledger
@@ -80,8 +80,8 @@ class Ground:
     def read(self) -> Reading:
         return read(self.host, Circumstances("none"))
 
-    def change(self, wish: plan.Wish) -> None:
-        todo = plan.make(self.read(), wish, ())
+    def change(self, wish: steps.Wish) -> None:
+        todo = loop.run(plan.make(self.host, self.read(), wish, ()))
         ledger = Ledger(self.host.root, RELEASE)
         ledger.load()
         loop.run(change.carry_out(self.host, ledger, todo, self.read))
@@ -150,7 +150,7 @@ def forked(work: Callable[[], object]) -> bool:
     return False
 
 
-def kills(top: Path, start: Start, wish: plan.Wish) -> Iterator[tuple[int, Ground]]:
+def kills(top: Path, start: Start, wish: steps.Wish) -> Iterator[tuple[int, Ground]]:
     """The machine, freshly killed at each moment of the change, one after the other; each is counted."""
     whole = build(top / "whole", start)
     for number in range(1000):
@@ -162,7 +162,7 @@ def kills(top: Path, start: Start, wish: plan.Wish) -> Iterator[tuple[int, Groun
         yield number, Ground.of(tree)
 
 
-def old_and_new(top: Path, start: Start, wish: plan.Wish) -> tuple[State, State]:
+def old_and_new(top: Path, start: Start, wish: steps.Wish) -> tuple[State, State]:
     """The state before, and after a change that nothing comes in between of."""
     ground = Ground.of(build(top / "plain", start))
     before = ground.state()
@@ -179,7 +179,7 @@ def assert_settled(ground: Ground, ledger: Ledger, number: int = 0) -> None:
         return
     by_hand = ground.host.kmod.parameters("kvm_amd").get("npt")
     for nested in (OTHER[ground.read().status.nested], ground.read().status.nested):
-        ground.change(plan.Wish(nested, Scope.BOTH))
+        ground.change(steps.Wish(nested, Scope.BOTH))
         status = ground.read().status
         assert (status.nested, status.nested_at_boot) == (nested, nested)
         assert by_hand in (None, status.parameters["npt"])
@@ -198,7 +198,7 @@ def has_steps(start: Start, nested: Nesting, scope: Scope) -> bool:
 
 
 PLANS = [
-    pytest.param(start, plan.Wish(nested, scope), id=f"{nested}-{scope}-from-{start}")
+    pytest.param(start, steps.Wish(nested, scope), id=f"{nested}-{scope}-from-{start}")
     for nested in (ON, OFF)
     for scope in Scope
     for start in STARTS
@@ -207,7 +207,7 @@ PLANS = [
 
 
 RELOADS = [
-    pytest.param(start, plan.Wish(nested, scope), id=f"{nested}-{scope}-from-{start}")
+    pytest.param(start, steps.Wish(nested, scope), id=f"{nested}-{scope}-from-{start}")
     for nested in (ON, OFF)
     for scope in (Scope.BOTH, Scope.RUNTIME)
     for start in STARTS

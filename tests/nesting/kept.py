@@ -22,6 +22,7 @@ REFCNT = "/sys/module/kvm_amd/refcnt"
 NESTED = "/sys/module/kvm_amd/parameters/nested"
 RECORD = "/var/lib/nestd/pending"
 NOTE = "/run/nestd/expected"
+ARRIVAL = "/run/nestd/arrival"
 ALICE = 1000
 
 

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from nestd.host import initramfs
+from nestd.host import bootimages
+from nestd.host.initramfs import Image
 from nestd.model import Check, Driver, DriverState, Nesting, Verdict
 from nestd.nesting import boot, bootchecks, drivers
 from tests.host.test_bootloader import entry, grub, modules
 from tests.nesting.machines import Machine
-from tests.support import loop
+from tests.support import initramfs
 from tests.support.tree import RELEASE, Tree
 
 ON, OFF, UNSUPPORTED = Nesting.ON, Nesting.OFF, Nesting.UNSUPPORTED
@@ -31,7 +33,7 @@ def solve(tree: Tree, state: DriverState = LOADED, driver: Driver = AMD) -> tupl
     return setting.nested, setting.source
 
 
-def rows(tree: Tree, image: initramfs.Image | None = None, state: DriverState = LOADED) -> dict[str, Check]:
+def rows(tree: Tree, image: Image | None = None, state: DriverState = LOADED) -> dict[str, Check]:
     configuration = boot.Configuration.read(tree.root)
     template = tree.root.read("/etc/kernel/cmdline")
     found = bootchecks.checks(configuration, AMD, state, image, template)
@@ -245,44 +247,115 @@ def test_kernel_cmdline_that_is_not_in_the_entries_yet(tree: Tree) -> None:
     assert row.verdict is Verdict.WARN and "/etc/kernel/cmdline" in row.message
 
 
+INSIDE = "/boot/i:/etc/modprobe.d/x.conf:1"
+
+
+def image(
+    *options: str, path: str = "/boot/i", doubt: str = "", modules: tuple[str, ...] = ("kvm_amd",)
+) -> Image:
+    """One that carries the driver, and a file of modprobe.d with these lines."""
+    files = (("/etc/modprobe.d/x.conf", "".join(f"{one}\n" for one in options)),) if options else ()
+    return Image(path, modules, files, doubt)
+
+
 @pytest.mark.parametrize(
-    ("image", "verdict", "words"),
+    ("found", "verdict", "words"),
     [
-        (initramfs.Image("/boot/i"), Verdict.PASS, "does not carry kvm_amd"),
-        (initramfs.Image("/boot/i", doubt="no tool"), Verdict.WARN, "cannot be told: no tool"),
-        (
-            initramfs.Image("/boot/i", ("kvm_amd",)),
-            Verdict.WARN,
-            "it gives nesting on (kernel default in it)",
-        ),
-        (
-            initramfs.Image(
-                "/boot/i", ("kvm_amd",), (("/etc/modprobe.d/x.conf", "options kvm_amd nested=0\n"),)
-            ),
-            Verdict.PASS,
-            "gives it what /etc gives: nesting off",
-        ),
-        (initramfs.Image("/boot/i", ("kvm_amd",), (), "half"), Verdict.WARN, "cannot be told: half"),
+        (image(modules=()), Verdict.PASS, "does not carry kvm_amd"),
+        (image(modules=(), doubt="no tool"), Verdict.WARN, "cannot be told: no tool"),
+        (image(), Verdict.WARN, "it gives nesting on (/boot/i), /etc gives off"),
+        (image("options kvm_amd nested=0"), Verdict.PASS, "gives it what /etc gives: nesting off"),
+        (image("options kvm_amd nested=1"), Verdict.WARN, f"it gives nesting on ({INSIDE}), /etc gives off"),
+        (image("blacklist kvm-amd"), Verdict.PASS, "does not load it, because it is blacklisted"),
+        (image(doubt="half"), Verdict.WARN, "cannot be told: half"),
     ],
 )
-def test_initramfs(tree: Tree, image: initramfs.Image, verdict: Verdict, words: str) -> None:
+def test_initramfs(tree: Tree, found: Image, verdict: Verdict, words: str) -> None:
     tree.dropin("zz-nestd.conf", "options kvm_amd nested=0\n")
-    row = rows(tree, image)["initramfs"]
+    row = rows(tree, found)["initramfs"]
     assert row.verdict is verdict and words in row.message
-    assert "initramfs" not in rows(tree, image, BUILTIN)
+    assert "initramfs" not in rows(tree, found, BUILTIN)
+
+
+@pytest.mark.parametrize(
+    ("etc", "inside", "line", "nested", "source", "loses"),
+    [
+        ("", (), "ro", ON, "kernel default", ()),
+        # /etc is not there yet when the driver is loaded
+        ("options kvm_amd nested=0", (), "ro", ON, "/boot/i", (0,)),
+        ("options kvm_amd nested=1", (), "ro", ON, "kernel default", ()),
+        ("", ("options kvm_amd nested=0",), "ro", OFF, INSIDE, ()),
+        ("options kvm_amd nested=1", ("options kvm_amd nested=0",), "ro", OFF, INSIDE, (0,)),
+        ("options kvm_amd nested=0", ("options kvm_amd nested=0",), "ro", OFF, INSIDE, ()),
+        ("install kvm_amd /bin/false", ("options kvm_amd nested=1",), "ro", ON, INSIDE, (0,)),
+        ("", ("install kvm_amd /bin/false",), "ro", OFF, INSIDE, ()),
+        ("", ("options kvm_amd nested=0",), "kvm_amd.nested=1", ON, "kernel command line", (1,)),
+        ("options kvm_amd nested=0", (), "kvm_amd.nested=1", ON, "kernel command line", (0,)),
+        # what udev leaves alone there is loaded later, with what /etc says
+        ("options kvm_amd nested=0", ("blacklist kvm_amd",), "ro", OFF, "/etc/modprobe.d/a.conf:1", ()),
+        ("options kvm_amd nested=0", (), "modprobe.blacklist=kvm_amd", OFF, "/etc/modprobe.d/a.conf:1", ()),
+        ("", (), "module_blacklist=kvm_amd", OFF, "kernel command line", ()),
+    ],
+)
+def test_the_initramfs_decides(
+    tree: Tree,
+    etc: str,
+    inside: tuple[str, ...],
+    line: str,
+    nested: Nesting,
+    source: str,
+    loses: tuple[int, ...],
+) -> None:
+    tree.dropin("a.conf", f"{etc}\n").cmdline(line)
+    configuration = boot.Configuration.read(tree.root)._replace(image=image(*inside))
+    overridden = tuple(("/etc/modprobe.d/a.conf:1", INSIDE)[number] for number in loses)
+    assert boot.solve(configuration, AMD, LOADED) == (nested, source, overridden)
+    # Neither counts an image of another driver, nor one for a driver that is built in.
+    other = configuration._replace(image=image(*inside, modules=("kvm_intel",)))
+    assert boot.solve(other, AMD, LOADED) == boot.solve(other.renewed(), AMD, LOADED)
+    assert boot.solve(configuration, AMD, BUILTIN) == boot.solve(other, AMD, BUILTIN)
+
+
+def test_files_of_an_image_hide_each_other(tree: Tree) -> None:
+    found = Image(
+        "/boot/i",
+        ("kvm_amd",),
+        (
+            ("/usr/lib/modprobe.d/b.conf", "options kvm_amd nested=1\n"),
+            ("/etc/modprobe.d/b.conf", "# nothing of kvm\n"),
+            ("/lib/modprobe.d/a.conf", "options kvm_amd nested=0\n"),
+        ),
+    )
+    configuration = boot.Configuration.read(tree.root)._replace(image=found)
+    assert boot.solve(configuration, AMD, LOADED) == (OFF, "/boot/i:/lib/modprobe.d/a.conf:1", ())
 
 
 def test_which_initramfs(tree: Tree) -> None:
-    assert bootchecks.image_of(tree.root, boot.Configuration.read(tree.root)) == ""
+    def found() -> str:
+        configuration = boot.Configuration.read(tree.root)
+        return bootimages.of_next_boot(tree.root, configuration.next_boot, configuration.release)
+
+    assert found() == ""
     tree.write(f"/boot/initrd.img-{RELEASE}", "")
-    assert bootchecks.image_of(tree.root, boot.Configuration.read(tree.root)) == f"/boot/initrd.img-{RELEASE}"
+    assert found() == f"/boot/initrd.img-{RELEASE}"
     entry(tree, "m", "ro", initrd="/m/initrd").write("/boot/m/initrd", "")
-    assert bootchecks.image_of(tree.root, boot.Configuration.read(tree.root)) == "/boot/m/initrd"
+    assert found() == "/boot/m/initrd"
 
 
-def test_look_asks_the_tools(tree: Tree) -> None:
+def test_diagnose_looks_into_it_and_then_it_counts(tree: Tree) -> None:
+    tree.module("kvm_amd", nested="1").dropin("a.conf", "options kvm_amd nested=0\n")
+    path = f"/boot/initrd.img-{RELEASE}"
+    initramfs.image(tree, path, "dracut", {initramfs.DRIVER: ""})
+    machine = replace(Machine.of(tree), host=initramfs.host(tree))
+    assert machine.read().status.boot_source == "/etc/modprobe.d/a.conf:1"
+    status, found = machine.diagnose()
+    assert (status.nested_at_boot, status.boot_source) == (ON, path)
+    assert status.overridden == ("/etc/modprobe.d/a.conf:1",)
+    [row] = [row for row in found if row.id == "initramfs"]
+    assert row.verdict is Verdict.WARN and "nestctl enable --scope=boot" in row.remedy
+
+
+def test_diagnose_where_nobody_can_look(tree: Tree) -> None:
     machine = Machine.of(tree.write(f"/boot/initrd.img-{RELEASE}", "x").module("kvm_amd"))
-    reading = machine.read()
-    found = loop.run(bootchecks.look(machine.host, reading.configuration, reading.driver, LOADED))
+    _, found = machine.diagnose()
     assert {row.id: row.verdict for row in found}["initramfs"] is Verdict.WARN
-    assert loop.run(bootchecks.look(machine.host, reading.configuration, None, LOADED)) == ()

@@ -10,7 +10,7 @@ import pytest
 
 from nestd import errors
 from nestd.model import Nesting, Scope
-from nestd.nesting import change, dropin, plan
+from nestd.nesting import change, dropin, plan, steps
 from nestd.nesting.ledger import Ledger
 from nestd.nesting.status import Reading
 from nestd.nesting.store import CHANGE
@@ -23,11 +23,11 @@ ON, OFF = Nesting.ON, Nesting.OFF
 
 def make(machine: Machine, nested: Nesting, scope: Scope = Scope.BOTH) -> Reading:
     """Plan and carry out."""
-    todo = plan.make(machine.read(), plan.Wish(nested, scope), ())
+    todo = loop.run(plan.make(machine.host, machine.read(), steps.Wish(nested, scope), ()))
     return carry_out(machine, todo)
 
 
-def carry_out(machine: Machine, todo: plan.Plan) -> Reading:
+def carry_out(machine: Machine, todo: steps.Plan) -> Reading:
     """With a ledger, which is closed whenever all is in order."""
     ledger = Ledger(machine.host.root, machine.host.release)
     try:
@@ -116,7 +116,7 @@ def test_a_missing_tool_is_named(machine: Machine, tool: str) -> None:
 
 
 def test_taken_into_use_after_the_plan(machine: Machine) -> None:
-    todo = plan.make(machine.read(), plan.Wish(OFF, Scope.BOTH), ())
+    todo = loop.run(plan.make(machine.host, machine.read(), steps.Wish(OFF, Scope.BOTH), ()))
     machine.tree.write("/sys/module/kvm_amd/refcnt", "1\n")
     machine.tree.process(
         4711, "qemu-system-x86", "anon_inode:kvm-vm", cgroup="0::/machine.slice/machine-x.scope\n"
@@ -141,9 +141,9 @@ def test_a_folder_that_cannot_be_written_changes_nothing(machine: Machine) -> No
     folder.rmdir()
     folder.write_text("not a folder")
     state = machine.state()
-    todo = plan.Plan(
-        plan.Wish(OFF, Scope.BOTH),
-        plan.make(_elsewhere(machine), plan.Wish(OFF, Scope.BOTH), ()).steps,
+    todo = steps.Plan(
+        steps.Wish(OFF, Scope.BOTH),
+        loop.run(plan.make(machine.host, _elsewhere(machine), steps.Wish(OFF, Scope.BOTH), ())).steps,
     )
     with pytest.raises(errors.ReloadFailed, match="The change failed"):
         carry_out(machine, todo)
@@ -232,7 +232,7 @@ def test_a_parameter_that_the_kernel_refuses_brings_the_old_state_back(machine: 
 
 def test_off_is_kvms_own_word(machine: Machine) -> None:
     """The parameter says 0; if KVM cannot be asked afterwards, nothing is promised."""
-    todo = plan.make(machine.read(), plan.Wish(OFF, Scope.BOTH), ())
+    todo = loop.run(plan.make(machine.host, machine.read(), steps.Wish(OFF, Scope.BOTH), ()))
     state = machine.state()
     machine.kvm.refuse(errno.ENODEV)
     with pytest.raises(errors.ReloadFailed, match="KVM itself does not say that guests get no svm"):

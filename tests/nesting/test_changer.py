@@ -14,7 +14,7 @@ from nestd.model import Nesting, Scope, Verdict
 from nestd.nesting.changer import Changer
 from nestd.nesting.circumstances import Circumstances
 from nestd.nesting.observer import Observer
-from nestd.nesting.plan import Wish
+from nestd.nesting.steps import Wish
 from nestd.nesting.store import CHANGE, LASTING, THIS_BOOT, Store
 from tests.nesting.machines import Machine
 from tests.support import loop

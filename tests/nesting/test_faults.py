@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nestd.model import Scope
-from nestd.nesting import plan
+from nestd.nesting import steps
 from nestd.nesting.ledger import BOOT_ID
 from nestd.nesting.store import CHANGE
 from tests.nesting.ground import (
@@ -31,7 +31,7 @@ from tests.nesting.kernel import insert, remove
 
 @pytest.mark.parametrize(("start", "wish"), PLANS)
 def test_killed_at_each_moment_it_is_the_old_state_or_the_new(
-    top: Path, start: Start, wish: plan.Wish
+    top: Path, start: Start, wish: steps.Wish
 ) -> None:
     old, new = old_and_new(top, start, wish)
     for number, ground in kills(top, start, wish):
@@ -46,7 +46,7 @@ def test_killed_at_each_moment_it_is_the_old_state_or_the_new(
 
 
 @pytest.mark.parametrize(("start", "wish"), PLANS)
-def test_the_power_cut_at_each_moment(top: Path, start: Start, wish: plan.Wish) -> None:
+def test_the_power_cut_at_each_moment(top: Path, start: Start, wish: steps.Wish) -> None:
     """The next boot loads the driver as it is configured; what was given by hand is gone with the last."""
     old, new = old_and_new(top, start, wish)
     for number, ground in kills(top, start, wish):
@@ -60,7 +60,7 @@ def test_the_power_cut_at_each_moment(top: Path, start: Start, wish: plan.Wish) 
         if wish.scope.boot:
             assert state.dropin in (old.dropin, new.dropin), number
             changed = state.dropin == new.dropin != old.dropin
-            assert state.switch == (SWITCH[wish.nested] if changed else booted.switch), number
+            assert state.switch == (SWITCH[wish.nested or ON] if changed else booted.switch), number
         else:
             assert state == booted, number
         assert dict(state.parameters or ())["npt"] == "Y", number
@@ -68,15 +68,15 @@ def test_the_power_cut_at_each_moment(top: Path, start: Start, wish: plan.Wish) 
 
 
 TWICE = [
-    (Start(ON, None, by_hand=True), plan.Wish(OFF, Scope.BOTH)),
-    (Start(OFF, OFF), plan.Wish(ON, Scope.BOTH)),
-    (Start(OFF, ON), plan.Wish(ON, Scope.RUNTIME)),
+    (Start(ON, None, by_hand=True), steps.Wish(OFF, Scope.BOTH)),
+    (Start(OFF, OFF), steps.Wish(ON, Scope.BOTH)),
+    (Start(OFF, ON), steps.Wish(ON, Scope.RUNTIME)),
 ]
 
 
 @pytest.mark.parametrize(("start", "wish"), TWICE)
 @pytest.mark.parametrize("rebooted", [False, True])
-def test_killed_while_it_heals(top: Path, start: Start, wish: plan.Wish, rebooted: bool) -> None:
+def test_killed_while_it_heals(top: Path, start: Start, wish: steps.Wish, rebooted: bool) -> None:
     """At each moment of the healing, for every third of the change."""
     for number, ground in kills(top, start, wish):
         if number % 3 == 0:

@@ -10,7 +10,7 @@ import pytest
 
 from nestd import errors
 from nestd.model import Scope, Verdict
-from nestd.nesting import plan
+from nestd.nesting import steps
 from nestd.nesting.heal import check
 from nestd.nesting.ledger import BOOT_ID, Ledger
 from nestd.nesting.store import CHANGE
@@ -49,7 +49,7 @@ def by_hand(tree: Tree) -> None:
 @pytest.mark.parametrize("act", [autoload, by_hand, away])
 @pytest.mark.parametrize(("start", "wish"), RELOADS)
 def test_somebody_elses_modprobe_at_each_moment(
-    top: Path, start: Start, wish: plan.Wish, act: Callable[[Tree], None]
+    top: Path, start: Start, wish: steps.Wish, act: Callable[[Tree], None]
 ) -> None:
     """Before and after each of our own calls of modprobe and rmmod."""
     _, new = old_and_new(top, start, wish)
@@ -75,7 +75,7 @@ def test_somebody_elses_modprobe_at_each_moment(
 
 
 @pytest.mark.parametrize(("start", "wish"), RELOADS)
-def test_taken_into_use_at_each_moment(top: Path, start: Start, wish: plan.Wish) -> None:
+def test_taken_into_use_at_each_moment(top: Path, start: Start, wish: steps.Wish) -> None:
     """Somebody starts a guest as soon as there is a driver. What then cannot be undone is said until then."""
     old, new = old_and_new(top, start, wish)
     whole = build(top / "whole", start)
@@ -113,7 +113,7 @@ def test_taken_into_use_at_each_moment(top: Path, start: Start, wish: plan.Wish)
 
 def test_what_is_as_wished_stays_though_a_guest_has_it(top: Path) -> None:
     """Loaded by us or by udev, and the entry is missing: nothing is left to go on with, or to undo."""
-    start, wish = Start(ON, None), plan.Wish(OFF, Scope.BOTH)
+    start, wish = Start(ON, None), steps.Wish(OFF, Scope.BOTH)
     _, new = old_and_new(top, start, wish)
     seen = 0
     for number, ground in kills(top, start, wish):
@@ -129,7 +129,7 @@ def test_what_is_as_wished_stays_though_a_guest_has_it(top: Path) -> None:
 
 def test_after_a_reboot_the_driver_is_made_to_fit(top: Path) -> None:
     """An initramfs loaded the driver as it was: with the new drop-in in place it is loaded anew."""
-    start, wish = Start(ON, None), plan.Wish(OFF, Scope.BOTH)
+    start, wish = Start(ON, None), steps.Wish(OFF, Scope.BOTH)
     _, new = old_and_new(top, start, wish)
     seen = 0
     for number, ground in kills(top, start, wish):
@@ -146,7 +146,7 @@ def test_after_a_reboot_the_driver_is_made_to_fit(top: Path) -> None:
 
 def test_after_a_reboot_a_guest_may_be_there_first(top: Path) -> None:
     """An initramfs loaded the driver as it was, a guest runs: what cannot be had now is put back."""
-    start, wish = Start(ON, None), plan.Wish(OFF, Scope.BOTH)
+    start, wish = Start(ON, None), steps.Wish(OFF, Scope.BOTH)
     seen = 0
     for number, ground in kills(top, start, wish):
         left = Ledger(ground.host.root, RELEASE).load()

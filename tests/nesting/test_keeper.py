@@ -12,7 +12,7 @@ import pytest
 from nestd import errors, tasks
 from nestd.model import Drift, Nesting, Scope, Verdict
 from nestd.nesting import dropin
-from nestd.nesting.plan import Wish
+from nestd.nesting.steps import Wish
 from tests.nesting.kept import ALICE, NOTE, Kept, hold, kept, machine, release, until
 from tests.nesting.machines import Machine
 from tests.support import loop
@@ -105,11 +105,12 @@ def test_an_unloaded_driver_is_no_drift(amd: Machine) -> None:
 
 def test_what_only_a_reboot_settles_is_no_drift(tmp_path: Path) -> None:
     tree = Tree(tmp_path).amd().builtin("kvm").builtin("kvm_amd", nested="0")
-    tree.write(dropin.PATH, "options kvm_amd nested=1\n")
     found = Machine.of(tree)
 
     async def main() -> None:
         async with kept(found) as life:
+            tree.write(dropin.PATH, "options kvm_amd nested=1\n")
+            life.event()
             assert life.observer.status.reboot_required
             assert life.told == []
 

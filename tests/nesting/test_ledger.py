@@ -9,7 +9,7 @@ import pytest
 
 from nestd import errors
 from nestd.model import Scope, Verdict
-from nestd.nesting import change, plan
+from nestd.nesting import change, plan, steps
 from nestd.nesting.heal import check
 from nestd.nesting.ledger import BOOT_ID, Ledger
 from nestd.nesting.store import CHANGE
@@ -22,7 +22,7 @@ from tests.support.tree import RELEASE
 def stuck(ground: Ground) -> Ledger:
     """A change that failed, and whose undoing failed: the driver was taken into use in between."""
     ledger = Ledger(ground.host.root, RELEASE)
-    todo = plan.make(ground.read(), plan.Wish(OFF, Scope.BOTH), ())
+    todo = loop.run(plan.make(ground.host, ground.read(), steps.Wish(OFF, Scope.BOTH), ()))
 
     def come(moment: str) -> None:
         if moment == "after rmmod":
@@ -41,7 +41,7 @@ def test_what_is_stuck_is_settled_by_the_next_change(top: Path) -> None:
     assert check(ground.host, ledger, "").verdict is Verdict.FAIL
     # One that fails settles nothing.
     ground.tree.write("/sys/module/kvm_amd/refcnt", "0\n")
-    todo = plan.make(ground.read(), plan.Wish(ON, Scope.BOTH), ())
+    todo = loop.run(plan.make(ground.host, ground.read(), steps.Wish(ON, Scope.BOTH), ()))
     ground.tree.write("/sys/module/kvm_amd/refcnt", "1\n")
     with pytest.raises(errors.InUse):
         loop.run(change.carry_out(ground.host, ledger, todo, ground.read))

@@ -12,7 +12,7 @@ import pytest
 from nestd import errors, tasks
 from nestd.model import Nesting, Scope, Verdict, Waiting
 from nestd.nesting import dropin
-from nestd.nesting.plan import Wish
+from nestd.nesting.steps import Wish
 from tests.nesting.kept import ALICE, NOTE, RECORD, REFCNT, Kept, hold, kept, machine, release, until
 from tests.nesting.machines import Machine
 from tests.support import loop

@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
 
 from nestd import errors
 from nestd.model import DriverState, Extension, Holder, Nesting, Obstacle, Policy, Scope, Status
 from nestd.nesting import boot, drivers, dropin, plan
 from nestd.nesting.status import Reading
+from nestd.nesting.steps import Plan, Wish
+from tests.nesting.machines import Machine
+from tests.support import loop
+from tests.support.tree import Tree
 
 AMD = next(driver for driver in drivers.table("6.1.0") if driver.name == "kvm_amd")
 ON, OFF, UNSUPPORTED = Nesting.ON, Nesting.OFF, Nesting.UNSUPPORTED
@@ -48,9 +55,15 @@ def reading(
     return Reading(status, AMD, configuration, loading_disabled)
 
 
-def steps(found: Reading, nested: Nesting, scope: Scope = Scope.BOTH) -> list[str]:
+def make(found: Reading, wish: Wish, holders: tuple[Holder, ...] = ()) -> Plan:
+    """The plan, on a machine without a boot loader."""
+    with TemporaryDirectory() as top:
+        return loop.run(plan.make(Machine.of(Tree(Path(top))).host, found, wish, holders))
+
+
+def words(found: Reading, nested: Nesting, scope: Scope = Scope.BOTH) -> list[str]:
     """The plan's steps, in words."""
-    return [str(step) for step in plan.make(found, plan.Wish(nested, scope), ()).steps]
+    return [str(step) for step in make(found, Wish(nested, scope)).steps]
 
 
 WRITE_ON = f"write {dropin.PATH}: options kvm_amd nested=1"
@@ -86,7 +99,7 @@ KEPT_ON = ((dropin.PATH, dropin.text(AMD, ON)),)
     ],
 )
 def test_steps(found: Reading, nested: Nesting, scope: Scope, expected: list[str]) -> None:
-    assert steps(found, nested, scope) == expected
+    assert words(found, nested, scope) == expected
 
 
 @pytest.mark.parametrize(
@@ -137,13 +150,13 @@ def test_refusals(
     found: Reading, nested: Nesting, scope: Scope, error: type[errors.BusError], says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        plan.make(found, plan.Wish(nested, scope), ())
+        make(found, Wish(nested, scope))
 
 
 def test_a_refusal_names_the_holders() -> None:
     holders = (Holder(812, "qemu-system-x86", "machine-qemu.scope", "web"), Holder(9, "x", "", ""))
     with pytest.raises(errors.InUse, match=r"qemu-system-x86 \(pid 812 in machine-qemu.scope\), x \(pid 9\)"):
-        plan.make(reading(ON, users=2), plan.Wish(OFF, Scope.BOTH), holders)
+        make(reading(ON, users=2), Wish(OFF, Scope.BOTH), holders)
 
 
 def test_every_obstacle_has_its_remedy() -> None:
@@ -152,10 +165,10 @@ def test_every_obstacle_has_its_remedy() -> None:
             continue
         found = reading(UNSUPPORTED, obstacle=obstacle)
         with pytest.raises(errors.NotSupported, match=f"^{obstacle}: .{{40}}"):
-            plan.make(found, plan.Wish(ON, Scope.RUNTIME), ())
+            make(found, Wish(ON, Scope.RUNTIME))
 
 
 def test_a_plan_is_a_value() -> None:
-    made = plan.make(reading(ON), plan.Wish(OFF, Scope.BOTH), ())
+    made = make(reading(ON), Wish(OFF, Scope.BOTH))
     with pytest.raises(AttributeError):
         made.steps = ()  # type: ignore[misc]

@@ -16,6 +16,8 @@ DOC = "usr/share/doc/nestd"
 OTHER_FILES = {
     "lib/systemd/system/nestd.service",
     "usr/bin/nestctl",
+    "usr/lib/systemd/system/systemd-nspawn@.service.d/nestd.conf",
+    "usr/lib/systemd/system/systemd-vmspawn@.service.d/nestd.conf",
     "usr/lib/sysusers.d/nestd.conf",
     "usr/sbin/nestd",
     "usr/share/bash-completion/completions/nestctl",
@@ -31,9 +33,12 @@ OTHER_FILES = {
 MODULE = "usr/lib/python3/dist-packages/nestd"
 
 
-def build(tree: Path) -> Path:
+RELOAD = "usr/lib/systemd/system/nestd.service.d/notify-reload.conf"
+
+
+def build(tree: Path, *options: str | Path) -> Path:
     done = subprocess.run(
-        [tree / "packaging/build-deb"], capture_output=True, text=True, check=False, timeout=300
+        [tree / "packaging/build-deb", *options], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.splitlines()[-1])
@@ -46,9 +51,19 @@ def deb() -> Path:
 
 @pytest.fixture(scope="module")
 def unpacked(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("deb")
+    return unpack(deb, tmp_path_factory.mktemp("deb"))
+
+
+def unpack(deb: Path, folder: Path) -> Path:
     subprocess.run(["dpkg-deb", "--raw-extract", deb, folder], check=True, timeout=60)
     return folder
+
+
+def depends(unpacked: Path) -> list[str]:
+    [line] = [
+        one for one in (unpacked / "DEBIAN/control").read_text().splitlines() if one.startswith("Depends: ")
+    ]
+    return line.removeprefix("Depends: ").split(", ")
 
 
 def files(folder: Path) -> set[str]:
@@ -64,6 +79,32 @@ def test_each_file_is_in_its_place(unpacked: Path) -> None:
     found = {x for x in files(unpacked) if not x.startswith((f"{MODULE}/", f"{MODULE}-", "DEBIAN/"))}
     # debhelper compresses what is long.
     assert {x.removesuffix(".gz") for x in found} == OTHER_FILES
+
+
+def test_no_unit_says_what_this_systemd_does_not_know(unpacked: Path) -> None:
+    """Debian 12's is 252."""
+    assert not (unpacked / RELOAD).exists()
+    assert "systemd" in depends(unpacked)
+
+
+def test_for_a_newer_systemd_and_of_another_version(tmp_path: Path) -> None:
+    deb = build(TREE, "--version", "9.8.7", "--systemd", "257.9-1", "--into", tmp_path / "out")
+    assert deb == tmp_path / "out/nestd_9.8.7_all.deb"
+    found = unpack(deb, tmp_path / "unpacked")
+    assert "\nType=notify-reload\n" in (found / RELOAD).read_text()
+    assert "systemd (>= 253)" in depends(found)
+    assert "\nVersion: 9.8.7\n" in (found / "DEBIAN/control").read_text()
+
+
+def test_build_deb_says_what_it_takes() -> None:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [TREE / "packaging/build-deb", *words], capture_output=True, text=True, check=False, timeout=60
+        )
+
+    assert all(option in run("--help").stdout for option in ("--version", "--systemd", "--into"))
+    wrong = run("--frobnicate")
+    assert (wrong.returncode, wrong.stdout) == (2, "") and "--frobnicate" in wrong.stderr
 
 
 def test_the_module_is_whole_and_nothing_else(unpacked: Path) -> None:

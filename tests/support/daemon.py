@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -101,6 +102,15 @@ class Daemon:
             message = self._notify.recv(4096).decode()
             if word in message.split("\n"):
                 return message
+
+    def notified_so_far(self) -> list[str]:
+        """What it has sent systemd and nobody has read yet. systemd reads at once; a full queue blocks it."""
+        messages = []
+        self._notify.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                messages.append(self._notify.recv(4096).decode())
+        return messages
 
     def start(self, environment: dict[str, str] | None = None) -> None:
         """Start it and wait until its name is owned."""

@@ -44,27 +44,33 @@ class _Unit:
         self.process: subprocess.Popen[bytes] | None = None
         self.started = time.time_ns() // 1000
         self._top = top
-        self._runtime = [top / "run" / folder for folder in properties["RuntimeDirectory"]]
+        self._runtime = [top / "run" / folder for folder in properties.get("RuntimeDirectory", ())]
+        self.oneshot = properties["Type"] == "oneshot"
 
     def start(self) -> None:
-        uid, gid = int(self.properties["User"]), int(self.properties["Group"])
+        uid, gid = int(self.properties.get("User", 0)), int(self.properties.get("Group", 0))
         for folder in self._runtime:
             folder.mkdir(parents=True)
             os.chown(folder, uid, gid)
             folder.chmod(self.properties["RuntimeDirectoryMode"])
-        for mount, _ in self.properties["TemporaryFileSystem"]:
+        for mount, _ in self.properties.get("TemporaryFileSystem", ()):
             # One folder for all here, where systemd gives each unit its own.
             (self._top / mount[1:]).mkdir(parents=True, exist_ok=True)
             (self._top / mount[1:]).chmod(0o1777)
         [[program, argv, ignore_failure]] = self.properties["ExecStart"]
         assert not ignore_failure
         with (self._top / "journal" / self.invocation.hex).open("wb") as errors:
-            command = [value.replace("$$", "$") for value in argv]
+            command = [_expanded(value) for value in argv]
             self.process = subprocess.Popen(
                 command, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
+                stdout=errors if self.oneshot else None, env=self._environment(),
                 stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
             )  # fmt: skip
-        self.active = "active"
+        self.active = "activating" if self.oneshot else "active"
+
+    def _environment(self) -> dict[str, str] | None:
+        given = self.properties.get("Environment")
+        return dict(one.split("=", 1) for one in given) if given else None
 
     def signal(self, number: int) -> None:
         if self.process:
@@ -94,9 +100,15 @@ class _Unit:
             "Result": Variant("s", self.result),
             "ExecMainStatus": Variant("i", self.status),
             "ExecMainStartTimestamp": Variant("t", self.started),
-            "User": Variant("s", self.properties["User"]),
+            "User": Variant("s", self.properties.get("User", "")),
             "ExecStart": Variant("a(sasbttttuii)", [[program, argv, False, 0, 0, 0, 0, pid, 0, 0]]),
         }
+
+
+def _expanded(word: str) -> str:
+    """As systemd has it, as far as nestd may use it: `$$` is a dollar, and there is no other one."""
+    assert "$" not in word.replace("$$", ""), word
+    return word.replace("$$", "$")
 
 
 class _Manager:
@@ -148,17 +160,22 @@ class _Manager:
 
     def _started(self, unit: _Unit, job: str) -> None:
         self._announce(unit)
-        self._emit("JobRemoved", "uoss", [1, job, unit.name, "done" if unit.process else "failed"])
+        # The job of a oneshot service goes on to its end (systemd.service(5)).
+        if not unit.process or not unit.oneshot:
+            self._emit("JobRemoved", "uoss", [1, job, unit.name, "done" if unit.process else "failed"])
         if unit.process:
             pidfd = os.pidfd_open(unit.process.pid)
-            asyncio.get_running_loop().add_reader(pidfd, self._reap, unit, pidfd)
+            asyncio.get_running_loop().add_reader(pidfd, self._reap, unit, pidfd, job)
 
-    def _reap(self, unit: _Unit, pidfd: int) -> None:
+    def _reap(self, unit: _Unit, pidfd: int, job: str) -> None:
         asyncio.get_running_loop().remove_reader(pidfd)
         os.close(pidfd)
         assert unit.process is not None
         unit.end(unit.process.wait())
         self._announce(unit)
+        if unit.oneshot:
+            result = "failed" if unit.active == "failed" else "done"
+            self._emit("JobRemoved", "uoss", [1, job, unit.name, result])
         if unit.active == "inactive":
             del self._units[unit.name]
 

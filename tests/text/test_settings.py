@@ -36,6 +36,11 @@ def test_what_counts(text: str, found: dict[str, str]) -> None:
         ("[Nesting]\n\nEnforce=always\n", 3, "Enforce= takes no or when-idle, not 'always'"),
         ("[Nesting]\nEnforce=\n", 2, "Enforce= takes no or when-idle, not ''"),
         ("[Nesting]\nenforce=no\n", 2, "there is no enforce= in [Nesting]; there is Enforce"),
+        ("[Boot]\nEnforce=no\n", 2, "there is no Enforce= in [Boot]; there is Loader"),
+        (
+            "[Boot]\nLoader=GRUB\n",
+            *(2, "Loader= takes auto, grub, grubby, kernel-install, rpm-ostree, ostree or bootc, not 'GRUB'"),
+        ),
         ("[Nesting]\nEnforce\n", 2, "'Enforce' is neither a section nor KEY=VALUE"),
         ("[nesting]\nEnforce=when-idle\n", 1, "there is no section [nesting], so nothing in it counts"),
         ("Enforce=when-idle\n", 1, "Enforce= stands before the first section"),
@@ -49,7 +54,7 @@ def test_what_is_complained_about(text: str, line: int, why: str) -> None:
 
 
 def test_nothing_said() -> None:
-    assert settings.defaults() == {"Enforce": "no"}
+    assert settings.defaults() == {"Enforce": "no", "Loader": "auto"}
 
 
 @given(st.text())

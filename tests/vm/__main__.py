@@ -7,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.vm import boot, builtin, cache, image, intel, sources
+from tests.vm import boot, builtin, cache, chains, image, intel, sources
 from tests.vm.problem import VmError
 from tests.vm.progress import to_stream
 
@@ -33,6 +33,9 @@ def main() -> int:
     parser.add_argument(
         "--debian", choices=(sources.BOOKWORM, sources.TRIXIE), default=sources.BOOKWORM, help="which one"
     )
+    parser.add_argument(
+        "--chain", choices=chains.CHAINS, help="one that boots from its disk, through this boot loader"
+    )
     chosen = parser.parse_args()
     try:
         return _do(chosen)
@@ -53,9 +56,9 @@ def _do(chosen: argparse.Namespace) -> int:
     if verb == "prune":
         cache.clear()
         return 0
-    built = image.ensure(progress, suite)
+    built = image.ensure(progress, suite, chains.CHAINS[chosen.chain] if chosen.chain else None)
     if verb == "build":
-        boot.prepare(progress, suite)
+        boot.prepare(built, progress)
         progress(f"ready in {cache.root()}")
     elif verb == "boot":
         with boot.boot(progress, cold=True, built=built) as machine:

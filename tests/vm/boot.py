@@ -9,8 +9,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.vm import cache, hardware, image, sources
-from tests.vm.hardware import Files, Hardware
+from tests.vm import cache, hardware, image
+from tests.vm.hardware import Files, Hardware, Pflash
 from tests.vm.machine import Machine
 from tests.vm.progress import Progress, silent
 
@@ -41,9 +41,9 @@ def boot(
             yield machine
 
 
-def prepare(progress: Progress = silent, suite: str = sources.BOOKWORM) -> None:
-    """Fill the cache for Debian's release `suite`."""
-    _ensure_base(image.ensure(progress, suite), hardware.suited(suite), progress)
+def prepare(built: image.Image, progress: Progress = silent) -> None:
+    """Fill the cache for this image."""
+    _ensure_base(built, hardware.suited(built.name), progress)
 
 
 def _machine(
@@ -68,12 +68,30 @@ def _machine(
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     else:
         cache.copy(base, disk)
-    initrd = folder / "initrd.img" if built.initrd else None
-    files = Files(disk, folder / "vmlinuz", initrd, folder / "push.raw")
-    files.kernel.hardlink_to(built.kernel)
-    if initrd and built.initrd:
-        initrd.hardlink_to(built.initrd)
+    files = _files(built, folder)
+    for ours, cached in ((files.kernel, built.kernel), (files.initrd, built.initrd)):
+        if ours and cached:
+            ours.hardlink_to(cached)
+    if files.pflash and built.pflash:
+        files.pflash.code.hardlink_to(built.pflash.code)
+        cache.copy(_variables(base) if base else built.pflash.variables, files.pflash.variables)
     return Machine(files, folder, config, progress, None if base is None else BASE)
+
+
+def _files(built: image.Image, folder: Path) -> Files:
+    """What a machine of this image has in `folder`."""
+    return Files(
+        folder / "disk.qcow2",
+        None if built.from_disk else folder / "vmlinuz",
+        None if built.from_disk or built.initrd is None else folder / "initrd.img",
+        folder / "push.raw",
+        Pflash.below(folder) if built.pflash else None,
+    )
+
+
+def _variables(base: Path) -> Path:
+    """The firmware's variables as they were when the snapshot was taken, beside its disk."""
+    return Pflash.below(base.parent).variables
 
 
 def _ensure_base(built: image.Image, config: Hardware, progress: Progress) -> Path:
@@ -90,7 +108,10 @@ def _ensure_base(built: image.Image, config: Hardware, progress: Progress) -> Pa
             machine.save(BASE)
             machine.release()
         (work / "disk.qcow2").rename(folder / "disk.qcow2")
+        if built.pflash:
+            Pflash.below(work).variables.rename(Pflash.below(folder).variables)
         cache.remove(work)
 
-    key = hashlib.sha256(f"{built.key}\0{hardware.fingerprint(config)}".encode()).hexdigest()
+    fingerprint = hardware.fingerprint(config, _files(built, Path()))
+    key = hashlib.sha256(f"{built.key}\0{fingerprint}".encode()).hexdigest()
     return cache.entry(f"base-{built.name}", key, make, progress) / "disk.qcow2"

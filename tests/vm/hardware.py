@@ -16,11 +16,9 @@ from tests.vm.problem import VmError
 EMULATOR = "qemu-system-x86_64"
 AGENT_PORT = "org.nestd.agent"
 PUSH_DISK_BYTES = 1 << 30
-_BASE_APPEND = (
-    "root=/dev/vda rw console=ttyS0 quiet mitigations=off nokaslr tsc=reliable random.trust_cpu=on "
-    # No reboot after a panic: it must be seen, not slept through.
-    "panic=0 systemd.show_status=auto"
-)
+# What makes emulation quick, and no reboot after a panic: it must be seen, not slept through.
+ARGUMENTS = "console=ttyS0 mitigations=off nokaslr tsc=reliable random.trust_cpu=on panic=0"
+_BASE_APPEND = f"root=/dev/vda rw quiet {ARGUMENTS} systemd.show_status=auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +48,29 @@ def suited(name: str) -> Hardware:
 
 
 @dataclass(frozen=True, slots=True)
+class Pflash:
+    """UEFI firmware: its code, and its variables, which are written (a qcow2: a snapshot keeps them, too)."""
+
+    code: Path
+    variables: Path
+
+    @classmethod
+    def below(cls, folder: Path) -> Pflash:
+        return cls(folder / "firmware.fd", folder / "variables.qcow2")
+
+
+@dataclass(frozen=True, slots=True)
 class Files:
-    """Host paths: the disk (qcow2, written), the kernel, its initramfs, the raw disk things are pushed on."""
+    """Host paths: the disk (qcow2, written), the kernel, its initramfs, the raw disk things are pushed on.
+
+    Without a kernel the machine boots from its disk; without a pflash its firmware is SeaBIOS.
+    """
 
     disk: Path
-    kernel: Path
+    kernel: Path | None
     initrd: Path | None
     push: Path
+    pflash: Pflash | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +89,12 @@ def arguments(hardware: Hardware, files: Files, wires: Wires, snapshot: str | No
     command += ["-accel", "tcg,thread=multi,tb-size=512", "-machine", "q35,usb=off", "-cpu", hardware.cpu]
     command += ["-smp", str(hardware.cpus), "-m", f"{hardware.memory_mib}M"]
     command += ["-display", "none", "-vga", "none", "-nic", "none", "-rtc", "base=utc"]
-    command += ["-kernel", str(files.kernel), "-append", hardware.command_line]
+    command += ["-kernel", str(files.kernel), "-append", hardware.command_line] if files.kernel else []
     command += ["-initrd", str(files.initrd)] if files.initrd else []
+    command += _firmware(files.pflash) if files.pflash else []
     # No fsync on the host for the guest's flushes: only a crash of the host could tell the difference.
     command += ["-drive", f"file={files.disk},if=none,id=root,format=qcow2,cache=unsafe,discard=unmap"]
-    command += ["-device", "virtio-blk-pci,drive=root"]
+    command += ["-device", f"virtio-blk-pci,drive=root{'' if files.kernel else ',bootindex=0'}"]
     # Read-only, or savevm would refuse; the host writes behind QEMU's back and the guest reads it O_DIRECT.
     command += ["-drive", f"file={files.push},if=none,id=push,format=raw,readonly=on,file.locking=off"]
     command += ["-device", "virtio-blk-pci,drive=push,serial=push"]
@@ -91,6 +106,12 @@ def arguments(hardware: Hardware, files: Files, wires: Wires, snapshot: str | No
     if snapshot is not None:
         command += ["-loadvm", snapshot]
     return command
+
+
+def _firmware(pflash: Pflash) -> list[str]:
+    code = f"file={pflash.code},if=pflash,unit=0,format=raw,readonly=on"
+    variables = f"file={pflash.variables},if=pflash,unit=1,format=qcow2,cache=unsafe"
+    return ["-drive", code, "-drive", variables]
 
 
 def _socket(name: str, fd: int) -> list[str]:
@@ -108,8 +129,7 @@ def emulator_version() -> str:
     return done.stdout.splitlines()[0]
 
 
-def fingerprint(hardware: Hardware) -> str:
-    """Return a hash of all that a memory snapshot depends on, except the disk it was taken with."""
-    nowhere = Files(Path("disk"), Path("kernel"), Path("initrd"), Path("push"))
-    words = [emulator_version(), *arguments(hardware, nowhere, Wires(0, 0, 0, 0))]
+def fingerprint(hardware: Hardware, files: Files) -> str:
+    """Return a hash of all that a memory snapshot depends on, except what is in its files."""
+    words = [emulator_version(), *arguments(hardware, files, Wires(0, 0, 0, 0))]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()

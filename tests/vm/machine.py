@@ -205,6 +205,8 @@ class Machine:
 
     def _restart(self, append: str | None) -> None:
         if append is not None:
+            if self._files.kernel is None:
+                raise VmError("this machine's command line is its boot loader's", "Change it there.")
             self._config = replace(self._plain, append=f"{self._plain.append} {append}".strip())
         self._emulator = self._launch(None)
 

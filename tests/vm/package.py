@@ -13,13 +13,13 @@ INSTALLED = "installed"
 _TREE = Path(__file__).parents[2]
 
 
-def build() -> Path:
-    """Run packaging/build-deb and return the .deb, whose path is the last line it prints.
+def build(*options: str | Path) -> Path:
+    """Run packaging/build-deb with its options and return the .deb, whose path is the last line it prints.
 
     Raises BuildError with the end of its output.
     """
     done = subprocess.run(
-        [_TREE / "packaging/build-deb"], cwd=_TREE, capture_output=True, text=True, check=False
+        [_TREE / "packaging/build-deb", *options], cwd=_TREE, capture_output=True, text=True, check=False
     )
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:

@@ -13,14 +13,22 @@ from tests.vm import test_spine as spine
 from tests.vm.boot import boot
 from tests.vm.machine import Machine
 from tests.vm.progress import Progress
+from tests.vm.test_service import CONFIG, KEEP, of_pid_1, said, shown
 
 
 @pytest.fixture(scope="module")
-def trixie(deb: Path, progress: Progress) -> Iterator[Machine]:
+def own_deb(tmp_path_factory: pytest.TempPathFactory, progress: Progress) -> Path:
+    """nestd's package for Debian 13's systemd."""
+    progress("building nestd's package for Debian 13")
+    return package.build("--systemd", "257", "--into", tmp_path_factory.mktemp("debian13"))
+
+
+@pytest.fixture(scope="module")
+def trixie(own_deb: Path, progress: Progress) -> Iterator[Machine]:
     """A machine with Debian 13 and nestd, which lives as long as this module's tests."""
     with boot(progress, built=image.ensure(progress, sources.TRIXIE)) as machine:
-        progress(f"installing {deb.name} in Debian 13")
-        package.install(machine, deb)
+        progress(f"installing {own_deb.name} in Debian 13")
+        package.install(machine, own_deb)
         machine.save(package.INSTALLED)
         yield machine
 
@@ -56,3 +64,25 @@ def test_without_authorization_nothing_changes(machine: Machine) -> None:
 
 def test_a_guest_gets_the_extension(machine: Machine) -> None:
     spine.test_a_guest_gets_the_extension(machine, "host")
+
+
+def test_a_reload_is_over_when_systemctl_returns(machine: Machine) -> None:
+    """Type=notify-reload: systemd sends SIGHUP, and waits until nestd says that it has read it all."""
+    assert shown(machine, "Type") == "notify-reload"
+    pid = shown(machine, "MainPID")
+    for enforce in ("when-idle", "no"):
+        machine.write(CONFIG, f"[Nesting]\nEnforce={enforce}\n")
+        machine.sh("systemctl reload nestd.service")
+        assert said(machine, f"The configuration was read again: Enforce={enforce}, Loader=auto.")
+    machine.sh("for _ in $(seq 20); do systemctl kill --signal=HUP --kill-whom=main nestd.service; done")
+    machine.write(CONFIG, KEEP)
+    machine.sh("systemctl reload nestd.service; systemctl reload nestd.service")
+    assert (shown(machine, "MainPID"), shown(machine, "ActiveState")) == (pid, "active")
+    assert (shown(machine, "Result"), of_pid_1(machine)) == ("success", "")
+
+
+def test_systemds_own_machines_wait_for_nestd(machine: Machine) -> None:
+    """Not only machines.target, before which they are started. This systemd has no systemd-vmspawn@ yet."""
+    for unit in ("systemd-nspawn@x.service", "machines.target"):
+        assert shown(machine, "LoadState", unit) == "loaded"
+        assert "nestd.service" in shown(machine, "After", unit).split()

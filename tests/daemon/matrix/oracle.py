@@ -97,6 +97,7 @@ _SAMPLES: dict[tuple[str, str], dict[str, list[Any]]] = {
         "waits": [options(when_idle=True)],
         "displaces": [options(scope="boot")],
     },
+    (MANAGER, "Revert"): {"": [{}], "dry": [options(dry_run=True)], "displaces": [{}]},
     (MANAGER, "CancelPending"): {"": [], "waiting": []},
     (MANAGER, "Launch"): {"": [NEW, {}], "user": [NEW, options(user="mail")]},
     (GUEST, "Stop"): {"": [{"timeout": Variant("t", 20)}]},
@@ -146,6 +147,8 @@ def actions(request: Request, caller: Caller) -> tuple[str, ...]:
     if request.member in ("Enable", "Disable"):
         scopes = {"runtime": (RUNTIME,), "boot": (BOOT,)}
         return scopes.get(request.label.partition(":")[2], (RUNTIME, BOOT))
+    if request.member == "Revert":
+        return (RUNTIME, BOOT) if request.label.endswith(":displaces") else (BOOT,)
     if request.member == "CancelPending":
         # Whoever takes a decision about the next boot back is asked for that, too.
         return (RUNTIME, BOOT) if request.label.endswith(":waiting") else (RUNTIME,)

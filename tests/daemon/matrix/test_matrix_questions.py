@@ -59,6 +59,12 @@ def details(request: Request) -> dict[str, str]:
     if request.member == "CancelPending":
         words = "Authentication is required to cancel the change of nested virtualization that waits."
         return {"polkit.message": words}
+    if request.member == "Revert":
+        words = (
+            "Authentication is required to take back, from the next boot on, what was set for nested "
+            "virtualization."
+        )
+        return {"polkit.message": words}
     return {"nested": "on" if request.member == "Enable" else "off"}
 
 
@@ -124,10 +130,17 @@ NO_CHANGE: list[tuple[str, list[Any]]] = [
     ("a{sv}", [options(scope="runtime", force=True)]),
     ("a{sv}", [options(dry_run="yes")]),
     ("a{sv}", [options(when_idle=1)]),
+    ("a{sv}", [options(loader="lilo")]),
+    ("a{sv}", [options(replace="all")]),
+    ("a{sv}", [options(scope="runtime", replace=True)]),
+    ("a{sv}", [options(scope="runtime", loader="grub")]),
 ]
 WRONG: list[tuple[str, str, list[Any]]] = [
     *(("Enable", signature, body) for signature, body in NO_CHANGE),
     *(("Disable", signature, body) for signature, body in NO_CHANGE),
+    ("Revert", "", []),
+    ("Revert", "a{sv}", [options(scope="boot")]),
+    ("Revert", "a{sv}", [options(dry_run=1)]),
     ("CancelPending", "s", ["now"]),
     ("Launch", "s", [NEW]),
     ("Launch", "a{sv}", [{}]),
@@ -154,7 +167,7 @@ def test_what_is_wrong_in_itself_is_refused_before_anybody_is_asked(
     assert {member for member, *_ in WRONG} == {request.member for _, request in GUARDED}
     stranger = Caller.OTHER if caller is Caller.ACTIVE else Caller.ACTIVE
     for member, signature, body in WRONG:
-        own = member in ("Enable", "Disable", "CancelPending", "Launch")
+        own = member in ("Enable", "Disable", "Revert", "CancelPending", "Launch")
         path, interface = (PATH, oracle.MANAGER) if own else (f"{PATH}/guest/{stranger}", oracle.GUEST)
         error = client.error(member, signature, body, path=path, interface=interface, interactive=True)
         assert error.name == INVALID, (member, signature, body)

@@ -88,6 +88,8 @@ class Town:
         self.tree.replace(REFCNT, f"{word in HELD:d}\n")
         # What Enable writes is more than nothing: it is the kernel's default, but said.
         self.tree.path(ZZ).unlink(missing_ok=True)
+        if request.member == "Revert":
+            self.root.call("Disable", "a{sv}", [options(scope="boot")])
         if HELD.get(word):
             self.root.call("Disable", "a{sv}", [options(scope=HELD[word], when_idle=True)])
             assert self.root.get("PendingChange") == "off"
@@ -152,6 +154,10 @@ class Town:
             assert self.root.get("PendingChange") == ("off" if scope == "waits" else "")
             if scope == "waits":
                 assert self.root.call("GetStatus")[0]["pending-user"] == caller.uid
+            assert self.snapshot()["units"] == before["units"]
+        elif request.member == "Revert":
+            assert self.tree.root.exists(ZZ) == request.label.endswith(":dry")
+            assert (self.tree.read(NESTED), self.root.get("PendingChange")) == ("1\n", "")
             assert self.snapshot()["units"] == before["units"]
         elif request.member == "Launch":
             owner = Caller.OTHER if request.label == "Launch:user" else caller

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Why a guest's unit ended, in QEMU's own words where they can be had."""
+"""Why a unit ended, in its program's own words where they can be had."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from nestd.host.commands import Commands
 _LINES = "20"
 _KEPT = 2000  # characters of the end: the last line is the reason
 _LIMIT = 10.0
-# QEMU's process is gone, but the journal may not have read all it wrote: --sync.
+# The process is gone, but the journal may not have read all it wrote: --sync.
 _SYNC = ("journalctl", "--sync")
-# What came through the unit's stdout and stderr, not what systemd's own child logged before it was QEMU.
+# What came through the unit's stdout and stderr, not what systemd's own child logged before it was the
+# program.
 _READ = ("journalctl", "-q", "--no-pager", "-o", "cat", "-n", _LINES, "_TRANSPORT=stdout")
-# What systemd's child exits with when it could not get as far as QEMU (systemd.exec(5)).
+# What systemd's child exits with when it could not get as far as the program (systemd.exec(5)).
 _SYSTEMD_STATUS = range(200, 256)
 
 
 async def last_words(commands: Commands, known: Mapping[str, Any]) -> str:
-    """Why the unit ended whose properties are `known`: QEMU's last lines, or at least the way it ended."""
+    """Why the unit ended whose properties are `known`: its last lines, or at least the way it ended."""
     words = ""
     invocation = bytes(known.get("InvocationID", b"")).hex()
     if invocation:

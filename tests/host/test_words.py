@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nestd.guests import words
+from nestd.host import words
 from nestd.host.commands import Commands
 from tests.support import loop
 

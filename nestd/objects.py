@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The daemon's objects, built and wired: who tells whom of what."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from typing import TYPE_CHECKING
+
+from nestd import errors, log, tasks
+from nestd.bus import boundary, interface, manager, telling
+from nestd.bus.connection import Connection
+from nestd.bus.dispatcher import Dispatcher
+from nestd.bus.guests import GuestObjects
+from nestd.bus.jobs import Jobs
+from nestd.bus.polkit import Authority
+from nestd.host import bootloader, configuration
+from nestd.host.accounts import Accounts
+from nestd.host.machine import Host
+from nestd.host.udev import ModuleMonitor
+from nestd.host.units import Units
+from nestd.host.watch import FolderWatch
+from nestd.model import Drift, ModuleEvent, Status
+from nestd.nesting.changer import Changer
+from nestd.nesting.circumstances import Circumstances
+from nestd.nesting.keeper import Keeper
+from nestd.nesting.observer import Observer
+from nestd.nesting.pending import Pending
+from nestd.text.modprobe import FOLDERS
+
+if TYPE_CHECKING:
+    from nestd.guests.launch import Launcher
+    from nestd.nesting.diagnosis import Diagnosis
+
+# Seconds that a change under way may take to end when nestd is told to stop; systemd waits 90.
+_SETTLE = 60.0
+_GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Objects:
+    """Everything that lives as long as the connection does. `settings` are nestd.conf's as they are now."""
+
+    def __init__(self, connection: Connection, host: Host, found: Circumstances) -> None:
+        units = Units(connection)
+        # Long tools run outside nestd's sandbox.
+        self._host = host = host._replace(units=units)
+        self.settings = configuration.read(host.root)
+        self.observer = Observer(host, found, self._status_changed)
+        self.changer = Changer(host, self.observer, lambda: self.settings.loader)
+        self.pending = Pending(host, self.observer, self.changer, self._pending_changed)
+        self.keeper = Keeper(
+            host, self.observer, self.changer, self.pending, self._drifted, enforce=self.settings.enforce
+        )
+        self.changer.on_end += [lambda _: self.pending.settled(), self.keeper.told]
+        authority = Authority(connection)
+        self.dispatcher = Dispatcher(
+            connection,
+            interface.parse(interface.installed()),
+            boundary.Guard(authority),
+            self._machine_id,
+            top=manager.PATH,
+        )
+        Jobs(self.dispatcher, self.changer)
+        self.registry = GuestObjects(self.dispatcher, host.root, units).registry
+
+        @cache
+        def launcher() -> Launcher:
+            from nestd.guests.launch import Launcher  # noqa: PLC0415 -- start-up does not need it
+
+            path = os.environ.get("PATH", _GUEST_PATH)
+            return Launcher(host.root, host.commands, Accounts(), units, self.registry, path=path)
+
+        @cache
+        def diagnosis() -> Diagnosis:
+            from nestd.nesting.diagnosis import Diagnosis  # noqa: PLC0415 -- start-up does not need it
+
+            more = (self.changer.checks, self.pending.checks, self.keeper.checks)
+            return Diagnosis(host, self.observer, more)
+
+        self.manager = manager.Manager(
+            self.observer,
+            self.changer,
+            launcher,
+            self.registry,
+            authority,
+            host.root,
+            host.kmod,
+            diagnosis,
+            self.pending,
+            self.keeper,
+        )
+        self._monitor = ModuleMonitor(self._module_event, self.observer.stale)
+        self._watch = FolderWatch(host.root, (*FOLDERS, *bootloader.FOLDERS), self.observer.stale)
+
+    def listen(self) -> None:
+        """Start what tells of changes, then read once more what may have changed before."""
+        for source in (self._monitor, self._watch):
+            try:
+                source.start()
+            except OSError as failure:
+                what = type(source).__name__
+                log.error(f"Changes by others may be noticed late: {what} cannot start: {failure}")
+        self.observer.stale()
+
+    def reload(self) -> None:
+        """Read nestd.conf again. What is under way goes on; what is wrong in it is logged."""
+        self.settings = configuration.read(self._host.root)
+        self.keeper.enforce(self.settings.enforce)
+        log.info(
+            f"The configuration was read again: Enforce={'when-idle' if self.settings.enforce else 'no'}, "
+            f"Loader={self.settings.loader or 'auto'}."
+        )
+
+    async def close(self) -> None:
+        """End all of it; a change under way may end before."""
+        self._monitor.close()
+        self._watch.close()
+        await self.pending.close()
+        await self.keeper.close()
+        try:
+            async with tasks.timeout(_SETTLE):
+                await self.changer.settle()
+        except TimeoutError:
+            log.error("A change under way did not end in time; its tools go on without nestd.")
+        await self.dispatcher.close()
+        await self.registry.close()
+
+    def _machine_id(self) -> str:
+        for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+            text = self._host.root.read(path)
+            if text:
+                return text.strip()
+        raise errors.Failed("This machine has no machine id (machine-id(5)).")
+
+    def _status_changed(self, before: Status, after: Status) -> None:
+        old, new = telling.properties_of(before), telling.properties_of(after)
+        changed = {name: value for name, value in new.items() if value != old[name]}
+        if changed:
+            self.dispatcher.changed(manager.PATH, manager.INTERFACE, changed)
+        self.keeper.look()
+
+    def _pending_changed(self) -> None:
+        now = telling.properties_of(self.observer.status, self.pending.waiting)["PendingChange"]
+        self.dispatcher.changed(manager.PATH, manager.INTERFACE, {"PendingChange": now})
+        self.keeper.look()
+
+    def _drifted(self, drift: Drift) -> None:
+        values = (str(drift.expected), str(drift.actual), drift.cause)
+        self.dispatcher.emit(manager.PATH, manager.INTERFACE, "Drift", *values)
+
+    def _module_event(self, event: ModuleEvent) -> None:
+        if event.module.startswith("kvm"):
+            self.dispatcher.emit(manager.PATH, manager.INTERFACE, "ModuleEvent", event.action, event.module)
+        if event.module.startswith(("kvm", "vboxdrv", "vmmon")):
+            self.observer.stale()
+            self.pending.nudge()
+            self.keeper.nudge()

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Measuring, as far as it goes without a KVM that can be trusted; the machine of tests/vm has one."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from nestd.errors import NotSupported, Timeout
+from nestd.guests.measure import measure
+from nestd.guests.probe.exits import spread
+from nestd.host.commands import Commands
+from nestd.host.root import Root
+from tests.support import loop
+
+
+def _measure(top: Path, limit: float = 30.0) -> None:
+    loop.run(measure(Root(str(top)), Commands(), limit=limit))
+
+
+def test_no_device_is_kvm_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(NotSupported, match=r"^kvm-unusable: /dev/kvm cannot be used: No such .*ENOENT"):
+        _measure(tmp_path)
+
+
+def test_a_device_that_is_not_kvm_is_refused_in_the_kernels_words(tmp_path: Path) -> None:
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/kvm").touch()
+    with pytest.raises(NotSupported, match=re.escape("(ENOTTY). `nestctl diagnose` tells more")):
+        _measure(tmp_path)
+
+
+def test_a_guest_that_never_ends_is_given_up(tmp_path: Path) -> None:
+    with pytest.raises(Timeout, match=r"KVM did not finish .* within 0\.001 s: it hangs"):
+        _measure(tmp_path, limit=0.001)
+
+
+def test_rounds_are_long_enough_to_count_and_end_in_time() -> None:
+    asked: list[int] = []
+
+    def exits(times: int) -> tuple[float, float]:
+        asked.append(times)
+        return times * 2e-6, times * 3e-6
+
+    found = spread(exits, 0.01)
+    assert asked[:7] == [8, 16, 32, 64, 128, 256, 512]
+    assert set(asked[7:]) <= {512} and found["exits"] == 512 and found["rounds"] == len(asked) - 6
+    assert found["median"] == pytest.approx(2000) and found["low"] == found["high"] == found["median"]
+
+
+def test_a_round_that_takes_all_the_time_is_the_only_one() -> None:
+    found = spread(lambda times: (times * 1.0, 60.0), 0.5)
+    assert found == {"median": 1e9, "low": 1e9, "high": 1e9, "rounds": 1, "exits": 8}
+
+
+def test_the_quartiles_are_those_of_the_rounds() -> None:
+    costs = iter([8e-9 * number for number in (5, 1, 4, 2, 3)])
+    ends = iter([0.01, 0.01, 0.01, 0.01, 60.0])
+    found = spread(lambda _: (next(costs), next(ends)), 30.0)
+    assert [round(found[name], 6) for name in ("low", "median", "high")] == [2, 3, 4]
+
+
+def test_the_program_needs_nothing_of_nestd() -> None:
+    loaded = loop.run(
+        Commands().run(
+            sys.executable, "-I", "-S", "-X", "importtime", "-c",
+            "import runpy, sys; sys.path.insert(0, sys.argv[1]); import exits", str(_FOLDER),
+        )
+    )  # fmt: skip
+    assert loaded.code == 0
+    assert not re.search(r"\b(nestd|typing|ctypes|subprocess|dataclasses|asyncio)\b", loaded.err)
+
+
+_FOLDER = Path(__file__).resolve().parents[2] / "nestd/guests/probe"
