@@ -11,7 +11,7 @@ import base64
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -191,7 +191,6 @@ def stand_in(machine: Machine, tool: str, before: str, after: str = "") -> None:
 
 def test_it_boots_through_its_loader(machine: Machine, ground: Ground) -> None:
     """What all others stand on."""
-    machine.reboot()
     line = machine.text("/proc/cmdline")
     assert ("BOOT_IMAGE=/boot/vmlinuz-" if ground is GRUB else "initrd=\\") in line
     assert machine.sh("test -d /sys/firmware/efi", check=False).code == (1 if ground is GRUB else 0)
@@ -210,6 +209,7 @@ def test_it_holds(machine: Machine) -> None:
     assert trees(machine) == before
 
 
+@nightly
 def test_purge_takes_all_back(machine: Machine) -> None:
     before = trees(machine)
     change(machine, "disable")
@@ -267,15 +267,8 @@ def test_a_tool_that_fails(argued: Machine, ground: Ground) -> None:
 # -- the driver in the initramfs ----------------------------------------------------------------------
 
 
-def early_marks() -> list[Any]:
-    """dracut takes minutes in emulation."""
-    return [
-        pytest.param("grub", id="grub"),
-        pytest.param("systemd-boot", id="systemd-boot", marks=nightly),
-    ]
-
-
-@pytest.mark.parametrize("chained", early_marks(), indirect=True)
+# dracut takes minutes in emulation.
+@pytest.mark.parametrize("chained", ["grub", pytest.param("systemd-boot", marks=nightly)], indirect=True)
 def test_a_stale_option_in_the_initramfs(early: Machine) -> None:
     machine, before = early, trees(early, "initrd.img")
     rows = diagnosis(machine)
@@ -291,7 +284,8 @@ def test_a_stale_option_in_the_initramfs(early: Machine) -> None:
     assert trees(machine, "initrd.img") == before
 
 
-@pytest.mark.parametrize("chained", early_marks(), indirect=True)
+@nightly
+@pytest.mark.parametrize("chained", GROUNDS, indirect=True)
 def test_an_image_that_cannot_be_made(early: Machine, ground: Ground) -> None:
     machine, before = early, trees(early)
     stand_in(machine, ground.maker, f"{ground.torn}; echo no space left in the bucket >&2; exit 1")
@@ -345,11 +339,9 @@ def test_the_power_is_cut_around_an_image(early: Machine, ground: Ground, when: 
     assert_holds(machine, "off" if told(machine)[0] == "off" else "on")
 
 
-# Of an undisturbed change's writes, in parts of 8.
-MOMENTS = [pytest.param(part, marks=() if part == 3 else nightly) for part in range(8)]
-
-
-@pytest.mark.parametrize("part", MOMENTS)
+# Of an undisturbed change's writes, the middle of each eighth.
+@nightly
+@pytest.mark.parametrize("part", range(8))
 def test_the_power_is_cut_at_a_write(argued: Machine, tmp_path: Path, part: int) -> None:
     """nestd hangs at one of its calls that change a file system; how many there are shows a change before."""
     machine, before = argued, trees(argued)

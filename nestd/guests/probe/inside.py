@@ -60,19 +60,18 @@ def _flags() -> list[str]:
 def _kernel_log() -> list[str]:
     """The last lines of the kernel's log that speak of KVM. Source: Documentation/ABI/testing/dev-kmsg."""
     log = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-    found = []
-    try:
-        while True:
+    found: list[str] = []
+    while True:
+        try:
             record = os.read(log, 8192).decode("utf-8", "replace")
-            text = record.partition(";")[2].partition("\n")[0]
-            if any(word in text.lower() for word in _ABOUT_KVM) and not any(
-                word in text for word in _OTHERWISE
-            ):
-                found.append(text[:200])
-    except BlockingIOError:
-        return found[-_KERNEL_LINES:]
-    finally:
-        os.close(log)
+        except BrokenPipeError:
+            continue  # records were overwritten: the next read begins with the oldest that is there
+        except BlockingIOError:
+            os.close(log)
+            return found[-_KERNEL_LINES:]
+        text = record.partition(";")[2].partition("\n")[0]
+        if any(word in text.lower() for word in _ABOUT_KVM) and not any(one in text for one in _OTHERWISE):
+            found.append(text[:200])
 
 
 if __name__ == "__main__":
