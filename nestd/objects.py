@@ -90,7 +90,7 @@ class Objects:
             self.keeper,
         )
         self._monitor = ModuleMonitor(self._module_event, self.observer.stale)
-        self._watch = FolderWatch(host.root, (*FOLDERS, *bootloader.FOLDERS), self.observer.stale)
+        self._watch = FolderWatch(host.root, (*FOLDERS, *bootloader.folders(host.root)), self.observer.stale)
 
     def listen(self) -> None:
         """Start what tells of changes, then read once more what may have changed before."""

@@ -11,9 +11,9 @@ from nestd.errors import Malformed
 from nestd.host.efi import PARTITIONS, variable, variable_path
 from nestd.host.root import Root
 
-# Folders in which a change can change what is booted; those on the EFI system partition are not watched,
-# because that would keep an automount from ending.
-FOLDERS = ("/boot/grub", "/boot/grub2", "/boot/loader/entries")
+# Folders in which a change can change what is booted.
+_FOLDERS = ("/boot/grub", "/boot/grub2", "/boot/loader/entries")
+_ON_PARTITIONS = ("loader", "loader/entries", "EFI/Linux")
 KERNEL_CMDLINE = "/etc/kernel/cmdline"
 _GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
 _STAGED = ("/run/ostree/staged-deployment", "/run/ostree/staged-deployment-locked")
@@ -35,6 +35,17 @@ class NextBoot(NamedTuple):
     release: str
     initrd: str
     doubt: str
+
+
+def folders(root: Root) -> tuple[str, ...]:
+    """The folders to be watched; of an EFI system partition too, unless it mounts itself when it is used.
+
+    Source: proc(5), mountinfo.
+    """
+    rows = [row.split() for row in (root.read("/proc/self/mountinfo") or "").split("\n")]
+    mounted = {row[4] for row in rows if len(row) > 6} - {row[4] for row in rows if "autofs" in row[6:]}
+    there = [one for one in PARTITIONS if one in mounted]
+    return (*_FOLDERS, *(f"{one}/{name}" for one in there for name in _ON_PARTITIONS))
 
 
 def read(root: Root) -> NextBoot | None:

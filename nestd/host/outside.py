@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from nestd import tasks
 from nestd.errors import CallFailed, ToolFailed
 from nestd.host.commands import Commands
-from nestd.host.units import JobFailed, Units
+from nestd.host.units import JobFailed, UnitExists, Units
 from nestd.host.words import harmless, last_words
 from nestd.wire.library import Variant
 
@@ -45,7 +45,10 @@ async def run(units: Units | None, commands: Commands, argv: Sequence[str], limi
         ("UMask", Variant("u", 0o022)),
     ]
     try:
+        await units.reset_failed(UNIT)
         await units.start_transient(UNIT, properties, limit + _GRACE)
+    except UnitExists as failure:
+        raise ToolFailed(argv, -1, f"an earlier tool still runs: systemctl status {UNIT}") from failure
     except JobFailed as failure:
         raise await _why(units, commands, argv, failure) from failure
     except CallFailed as failure:

@@ -43,22 +43,21 @@ class Aim(NamedTuple):
 
 async def make(host: Host, reading: Reading, wish: Wish, loader: str) -> tuple[Step, ...]:
     """The steps. Raises NotSupported, Overridden, BootloaderUnknown, BootloaderFailed and OSError."""
-    had = own.read(host.root)
+    had = _had(host)
     goal = aim(reading, had, wish)
-    owns, there = had, _still(reading.configuration, had)
+    owns = had
+    there = had if wish.nested is None else _still(reading.configuration, had)
     at_loader: tuple[Step, ...] = ()
     try:
         if goal.wanted != Edit(there.added, there.removed):
-            owns, at_loader = await _at_loader(
-                host, reading.configuration, there, goal, wish.loader or loader
-            )
+            owns, at_loader = await _at_loader(host, reading.configuration, had, goal, wish.loader, loader)
         renewals = await _renewals(host, reading, goal.after)
     except (errors.ToolFailed, errors.ToolMissing) as failure:
         raise errors.BootloaderFailed(f"{str(failure).rstrip('.')}. Nothing was changed.") from failure
     if wish.nested is None:
         owns = Own()
     else:
-        done = (*had.renewals, *(run.argv for run in renewals))
+        done = (*had.renewals, *((run.keeps[0], *run.argv) for run in renewals))
         owns = owns._replace(nested=goal.nested, renewals=tuple(dict.fromkeys(done)))
     written = _written(reading.configuration, goal)
     records = _records(host, owns)
@@ -66,6 +65,17 @@ async def make(host: Host, reading: Reading, wish: Wish, loader: str) -> tuple[S
         # As long as there is something to be taken back, it is known what.
         return (*written, *at_loader, *renewals, *records)
     return (*records, *written, *at_loader, *renewals)
+
+
+def _had(host: Host) -> Own:
+    """What nestd has set. BootloaderFailed: nobody can tell, so nothing may be taken back or replaced."""
+    try:
+        return own.read(host.root)
+    except errors.Malformed as failure:
+        raise errors.BootloaderFailed(
+            f"{own.PATH}, which says what nestd has set for the next boots, cannot be understood. Nothing "
+            f"was changed. Run `sh {own.SCRIPT}`, which takes it back, remove both files, then try again."
+        ) from failure
 
 
 def _still(configuration: Configuration, had: Own) -> Own:
@@ -165,25 +175,26 @@ def _require(wish: Wish, outcome: BootSetting) -> None:
 
 
 async def _at_loader(
-    host: Host, configuration: Configuration, had: Own, goal: Aim, name: str
+    host: Host, configuration: Configuration, had: Own, goal: Aim, named: str, configured: str
 ) -> tuple[Own, tuple[Step, ...]]:
     """The steps at the boot loader, and what nestd has set after them."""
     following = configuration.next_boot
     try:
         if had.loader:
-            if name not in {"", had.loader}:
+            if named not in {"", had.loader}:
                 raise errors.BootloaderUnknown(
-                    f"nestd has set its arguments with {had.loader}, so they are not changed with {name}. "
+                    f"nestd has set its arguments with {had.loader}, so they are not changed with {named}. "
                     "Take them back first: nestctl revert."
                 )
             chosen = choose.named(had.loader)
         else:
-            chosen = choose.choose(host, following, await choose.probed(host, following), name, goal.wanted)
+            found = await choose.probed(host, following)
+            chosen = choose.choose(host, following, found, named or configured, goal.wanted)
     except errors.BootloaderUnknown:
         if goal.optional and not goal.wanted.remove and not had.loader:
             return had, ()  # it is so without them, and nobody can add them
         raise
-    if following is None or following.doubt:
+    if not goal.wanted.empty and (following is None or following.doubt):
         why = following.doubt if following else "no boot loader's configuration is found"
         raise errors.BootloaderUnknown(
             f"What is booted next cannot be told ({why}), so a change of its command line could not be read "

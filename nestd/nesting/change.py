@@ -6,6 +6,8 @@ Each step, and the undoing of each, looks at what is there first: done twice, it
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Sequence
 
 from nestd import errors, log
@@ -88,7 +90,8 @@ async def undo(host: Host, ledger: Ledger, reason: str) -> tuple[str, ...]:
         except (errors.NestdError, OSError) as failure:
             trouble.append(_clause(failure))
     if not trouble:
-        forget_copies(host)
+        if record.earlier is None:
+            forget_copies(host)
         left = ledger.close(done=False)
         return (f"{left}, so that nestd would go on with the change when it starts again",) if left else ()
     if written:
@@ -183,7 +186,7 @@ async def _perform(host: Host, step: steps.Step) -> None:
         case steps.WriteFile(path=path, text=None):
             files.remove(host.root, path)
         case steps.WriteFile(path=path, text=str(text)):
-            files.replace(host.root, path, text, _mode(path), make_folder=True)
+            files.replace(host.root, path, text, _mode(host, path), make_folder=True)
         case steps.Run():
             await kept.keep(host, step.keeps)
             try:
@@ -201,8 +204,12 @@ async def _perform(host: Host, step: steps.Step) -> None:
                 log.warning(f"{driver.name} was given {given} again, and shows it otherwise now.")
 
 
-def _mode(path: str) -> int:
-    return 0o600 if path.startswith(f"{LASTING}/") else 0o644
+def _mode(host: Host, path: str) -> int:
+    """Somebody else's file keeps its own."""
+    try:
+        return stat.S_IMODE(os.stat(host.root.path(path)).st_mode)
+    except FileNotFoundError:
+        return 0o600 if path.startswith(f"{LASTING}/") else 0o644
 
 
 async def _sync(host: Host, paths: Sequence[str]) -> None:
@@ -221,7 +228,7 @@ async def _put_back_files(host: Host, todo: Sequence[steps.Step]) -> None:
             if step.before is None:
                 files.remove(host.root, step.path)
             else:
-                files.replace(host.root, step.path, step.before, _mode(step.path))
+                files.replace(host.root, step.path, step.before, _mode(host, step.path))
 
 
 async def _take_back_runs(host: Host, todo: Sequence[steps.Step]) -> None:

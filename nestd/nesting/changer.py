@@ -161,7 +161,8 @@ class Changer:
         self.failure = "something unforeseen, which the journal tells"
         try:
             with self._observer.held():
-                kept.forget(self._host)
+                if self._journal().record is None:  # what is stuck may still be put back
+                    kept.forget(self._host)
                 read = self._observer.refresh
                 await change.carry_out(self._host, self._journal(), todo, read, on_step=on_step)
             self.failure = ""

@@ -19,12 +19,13 @@ _PIECE = 1 << 20  # bytes
 # In the folder of the file that is put back, so that it is renamed into place; no tool takes it for a
 # kernel's.
 _PUT_BACK = """set -e
-new="${2%/*}/.nestd-kept"
+to=$(readlink -f -- "$2")
+new="${to%/*}/.nestd-kept"
 rm -f -- "$new"
 cp --preserve=mode,ownership,timestamps -- "$1" "$new"
 sync -f "$new"
-mv -f -- "$new" "$2"
-sync -f "$2"
+mv -f -- "$new" "$to"
+sync -f "$to"
 """
 
 

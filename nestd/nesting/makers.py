@@ -133,7 +133,9 @@ def _dracut(host: Host, path: str, release: str) -> Run:
     # dracut writes over the image that is there: without power in that moment, nothing could be booted.
     new = shlex.quote(f"{path}{bootimages.NEW}")
     make = f"dracut -f {new} {shlex.quote(release)} && mv -f {new} {shlex.quote(path)}"
-    argv = ("sh", "-c", f"{make} || {{ rm -f {new}; exit 1; }}")
+    # Ended by systemd, too, it leaves nothing behind.
+    clean = f"trap 'exit 1' TERM; trap {shlex.quote(f'rm -f {new}')} EXIT"
+    argv = ("sh", "-c", f"{clean}; {make}")
     return Run(argv, keeps=(path,), words=f"run dracut -f {path} {release}")
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from nestd import log
 from nestd.errors import Malformed
 from nestd.host import files
 from nestd.host.root import Root
@@ -25,6 +24,9 @@ _SCRIPT = f"""\
 # Takes back all that nestd has set for the next boots. It is for when nestd itself is gone (the purge of its
 # package runs it); else say `nestctl revert`. Twice is as once.
 set -e
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+umask 022
 rm -f {dropin.PATH}
 """
 _NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -35,7 +37,7 @@ class Own(NamedTuple):
 
     `nested` is what was asked for where only the command line can say it (a driver that is built in), else
     None. `added` are nestd's own arguments, `removed` somebody else's that were taken away (the option
-    replace). `notes` are the back end's own; `renewals` the commands that made an initramfs anew.
+    replace). `notes` are the back end's own; `renewals` are images, each with the command that made it anew.
     """
 
     nested: Nesting | None = None
@@ -48,19 +50,13 @@ class Own(NamedTuple):
     @property
     def empty(self) -> bool:
         """Whether there is nothing to be taken back."""
-        return self == Own() or not (self.nested or self.added or self.removed or self.notes or self.renewals)
+        return not (self.nested or self.added or self.removed or self.notes or self.renewals)
 
 
 def read(root: Root) -> Own:
-    """What nestd has set. OSError where the record cannot be read; one that makes no sense is logged."""
+    """What nestd has set. OSError where the record cannot be read, Malformed where it makes no sense."""
     text = files.read(root, PATH)
-    if text is None:
-        return Own()
-    try:
-        return parsed(text)
-    except Malformed:
-        log.error(f"{PATH} cannot be understood, so it is not known what nestd had set for the boot.")
-        return Own()
+    return Own() if text is None else parsed(text)
 
 
 def text(own: Own) -> str | None:
@@ -89,7 +85,8 @@ def parsed(raw: str) -> Own:
             "notes": dict(notes),
             "renewals": list(renewals),
         } if all(isinstance(one, str) for one in (*added, *removed, *notes.values())) and all(
-            isinstance(argv, list) and all(isinstance(word, str) for word in argv) for argv in renewals
+            isinstance(argv, list) and len(argv) > 1 and all(isinstance(word, str) for word in argv)
+            for argv in renewals
         ):
             return Own(
                 Nesting(nested) if nested else None,
@@ -106,7 +103,8 @@ def script(own: Own, lines: str) -> str | None:
     """What /var/lib/nestd/undo says; `lines` are the back end's. None where the drop-in is all there is."""
     if own.empty:
         return None
-    from shlex import join  # noqa: PLC0415 -- only where something is set
+    from shlex import join, quote  # noqa: PLC0415 -- only where something is set
 
-    made = "".join(f"{join(argv)}\n" for argv in own.renewals)
+    # The image of a kernel that is gone meanwhile is nobody's.
+    made = "".join(f"[ ! -e {quote(image)} ] || {join(argv)}\n" for image, *argv in own.renewals)
     return _SCRIPT + lines + made

@@ -7,6 +7,7 @@ driver's parameter answers only where KVM cannot be asked.
 
 from typing import NamedTuple
 
+from nestd import errors
 from nestd.host import kvm
 from nestd.host.machine import Host
 from nestd.model import (
@@ -115,7 +116,10 @@ def _policy(
     if state is DriverState.BUILTIN:
         from nestd.nesting import own  # noqa: PLC0415 -- few drivers are built in
 
-        told = own.read(host.root).nested
+        try:
+            told = own.read(host.root).nested
+        except errors.Malformed:
+            return Policy.UNMANAGED  # a change says what is to be done about it
         return Policy(told.value) if told else Policy.UNMANAGED
     return dropin.policy(configuration.dropin, driver)
 

@@ -210,3 +210,16 @@ def test_release(tree: Tree, kernel: str, version: str, wanted: str) -> None:
     entry(tree, "x", "a", linux=kernel, **({"version": version} if version else {}))
     following = bootloader.read(tree.root)
     assert following is not None and following.release == wanted
+
+
+def test_an_efi_partition_is_watched_unless_it_mounts_itself(tmp_path: Path) -> None:
+    tree = Tree(tmp_path).write(
+        "/proc/self/mountinfo",
+        "22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw\n"
+        "41 22 254:2 / /boot/efi rw,relatime shared:2 - vfat /dev/vda2 rw\n"
+        "50 22 0:40 / /efi rw,relatime shared:9 - autofs systemd-1 rw,fd=1\n"
+        "51 50 254:3 / /efi rw,relatime shared:10 - vfat /dev/vda3 rw\n",
+    )
+    folders = bootloader.folders(tree.root)
+    assert "/boot/efi/loader/entries" in folders and "/boot/grub" in folders
+    assert not [folder for folder in folders if folder.startswith("/efi")]

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from nestd import errors
 from nestd.host.bootloader import NextBoot
 from nestd.model import Driver, DriverState, Extension, Nesting, Obstacle, Policy, Scope, Status
 from nestd.nesting import boot, bootplan, drivers, dropin, own
+from nestd.nesting.loaders import grub
 from nestd.nesting.own import Own
 from nestd.nesting.status import Reading
 from nestd.nesting.steps import Wish
 from nestd.text.arguments import Edit
+from tests.nesting.machines import Machine
+from tests.support import loop
+from tests.support.tree import Tree
 
 ON, OFF = Nesting.ON, Nesting.OFF
 DRIVERS = {driver.name: driver for driver in drivers.table("6.1.0")}
@@ -146,7 +152,7 @@ def test_arm64_has_no_argument_for_off() -> None:
     "noted",
     [
         Own(OFF, "kernel-install", ("kvm_amd.nested=0",), ("kvm-amd.nested=1",), {"cmdline": "a\n'b"}),
-        Own(renewals=(("update-initramfs", "-u", "-k", "6.1"),)),
+        Own(renewals=(("/boot/initrd.img-6.1", "update-initramfs", "-u", "-k", "6.1"),)),
         Own(nested=ON),
     ],
 )
@@ -163,6 +169,28 @@ def test_a_note_that_makes_no_sense(text: str) -> None:
 
 def test_nothing_noted_is_no_file() -> None:
     assert own.text(Own()) is own.script(Own(), "") is None
-    script = own.script(Own(renewals=(("update-initramfs", "-u", "-k", "6.1 x"),)), "echo\n")
+    image = "/boot/initrd.img-6.1 x"
+    script = own.script(Own(renewals=((image, "update-initramfs", "-u", "-k", "6.1 x"),)), "echo\n")
     assert script is not None
-    assert script.endswith(f"rm -f {dropin.PATH}\necho\nupdate-initramfs -u -k '6.1 x'\n")
+    renewal = f"[ ! -e '{image}' ] || update-initramfs -u -k '6.1 x'\n"
+    assert script.endswith(f"rm -f {dropin.PATH}\necho\n{renewal}")
+
+
+def test_a_note_that_nobody_understands_is_neither_believed_nor_lost(tmp_path: Path) -> None:
+    """What it says may be somebody else's argument, which only the script can bring back."""
+    tree = Tree(tmp_path).amd().module("kvm_amd").write(own.PATH, "{}\n").write(own.SCRIPT, "echo\n")
+    machine = Machine.of(tree)
+    for wish in (Wish(OFF, Scope.BOOT), Wish(None, Scope.BOOT)):
+        with pytest.raises(errors.BootloaderFailed, match=f"sh {own.SCRIPT}"):
+            loop.run(bootplan.make(machine.host, machine.read(), wish, ""))
+
+
+def test_what_is_set_is_taken_back_though_the_next_boot_does_not_show_it(tmp_path: Path) -> None:
+    """Another entry is the default now, or /boot is not mounted: it is there all the same."""
+    tree = Tree(tmp_path).amd().builtin("kvm").builtin("kvm_amd")
+    noted = Own(OFF, "grub", ("kvm_amd.nested=0",))
+    tree.write(own.PATH, own.text(noted) or "").write(grub.PATH, "nestd's\n")
+    machine = Machine.of(tree)
+    for loader in ("", "kernel-install"):  # what is configured since then does not matter
+        made = loop.run(bootplan.make(machine.host, machine.read(), Wish(None, Scope.BOOT), loader))
+        assert [str(step) for step in made] == [f"remove {grub.PATH}", f"remove {own.PATH}"]

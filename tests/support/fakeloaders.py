@@ -12,7 +12,23 @@ import shutil
 from tests.support.tools import Tools
 from tests.support.tree import Tree
 
-_REAL = ("sh", "env", "sed", "cp", "mv", "rm", "cat", "cmp", "sync", "sleep", "chmod", "test", "tail", "grep")
+_REAL = (
+    "sh",
+    "env",
+    "sed",
+    "cp",
+    "mv",
+    "rm",
+    "cat",
+    "cmp",
+    "sync",
+    "sleep",
+    "chmod",
+    "readlink",
+    "test",
+    "tail",
+    "grep",
+)
 NEW = "6.12.0-2-amd64"
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 

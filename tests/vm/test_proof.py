@@ -75,6 +75,7 @@ def test_nesting_works_and_has_its_price(proving: Machine) -> None:
     assert proving.out("stat", "--format=%a", "/run/nestd/probe") == "755"
 
 
+@pytest.mark.nightly
 def test_without_nested_paging_l2_cannot_start(proving: Machine) -> None:
     seen = verify(proving, cpu="qemu64")["verdict"]
     assert seen["level"] == "L2" and seen["extension"] and seen["vm_created"] and not seen["ran"]
@@ -91,6 +92,7 @@ def test_with_nesting_off_l1_has_no_extension(proving: Machine) -> None:
     assert seen["why"].startswith("L1 has no svm: with -cpu host this machine's KVM does not give it.")
 
 
+@pytest.mark.nightly
 def test_what_does_not_boot_is_given_up(proving: Machine) -> None:
     late = verify(proving, limit=1.0)["verdict"]
     assert late["level"] == "L1" and "did not boot: 1 s were over" in late["why"]

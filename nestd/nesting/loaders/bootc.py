@@ -22,7 +22,7 @@ from nestd.nesting.loaders.probe import Probe
 from nestd.nesting.loaders.words import Turn, mine, settled, turned
 from nestd.nesting.own import Own
 from nestd.nesting.steps import Run, Step
-from nestd.text.arguments import Edit
+from nestd.text.arguments import Edit, has
 
 _SET = ("bootc", "loader-entries", "set-options-for-source", "--source", "nestd")
 _ASK = ("bootc", "loader-entries", "--help")
@@ -73,7 +73,7 @@ class Bootc:
                 "/usr/lib/bootc/kargs.d in the image or another --source, then try again."
             )
         after = settled(own, self.name, Turn(new.line, new.added, ()), {})
-        if own.added == new.added:
+        if own.added == new.added and all(has(now[0], word) for word in new.added):
             return (), after
         return (Run(_setting(new.added), undo=_setting(own.added)),), after
 

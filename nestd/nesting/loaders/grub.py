@@ -21,6 +21,7 @@ from nestd.host.bootloader import NextBoot
 from nestd.host.machine import Host
 from nestd.host.root import Root
 from nestd.nesting.loaders import sed
+from nestd.nesting.loaders.ostree import installed
 from nestd.nesting.loaders.probe import Probe
 from nestd.nesting.own import Own
 from nestd.nesting.steps import Run, Step, WriteFile
@@ -41,7 +42,7 @@ env -u LC_ALL {_TOOL} -o "$1" || {{ rm -f "$2" "$2.new"; exit 1; }}
 test -e "$2" || exit 0
 chmod --reference="$3" "$2"
 sync -f "$2"
-mv -f "$2" "$3"
+mv -f "$2" "$(readlink -f "$3")"
 """
 _UPDATE = ("sh", "-c", _RENAMED, "nestd")
 _HEAD = """\
@@ -78,6 +79,8 @@ class Grub:
         if text == before and (mine.added, mine.removed) == wanted and _effective(host.root, wanted):
             return (), after
         written = () if text == before else (WriteFile(PATH, text, before),)
+        if wanted.empty and not installed(host, _TOOL):
+            return written, after  # another boot loader has taken GRUB's place
         argv = (*_UPDATE, _NEW, *map(host.root.path, (_NEW, MADE)))
         return (*written, Run(argv, keeps=(MADE,), words=f"run {_TOOL}")), after
 

@@ -68,7 +68,10 @@ def _template(own: Own, had: Edit, before: str) -> str:
         restored = f"rm -f {TEMPLATE}"
     else:
         new = f"{TEMPLATE}.nestd"
-        restored = f"printf %s {shlex.quote(before)} > {new} && sync {new} && mv -f {new} {TEMPLATE}"
+        restored = (
+            f"cp -p {TEMPLATE} {new} && printf %s {shlex.quote(before)} > {new} && sync {new} && "
+            f"mv -f {new} {TEMPLATE}"
+        )
     return (
         f"if printf %s {written} | cmp -s - {TEMPLATE}; then\n    {restored}\n"
         f"elif test -f {TEMPLATE}; then\n{edits}fi\n"
