@@ -148,7 +148,17 @@ def parameter(machine: Machine) -> str | None:
     return found.stdout.strip() if found.code == 0 else None
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+# One of each kind by day.
+BY_DAY = (0, 2, 4, 6, 9)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=() if number in BY_DAY else pytest.mark.nightly)
+        for number, case in enumerate(CASES)
+    ],
+)
 def test_as_told(machine: Machine, case: Case) -> None:
     for path, text in case.files.items():
         if text is None:
