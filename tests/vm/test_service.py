@@ -138,7 +138,7 @@ def test_enable_disable_preset_and_activation(machine: Machine) -> None:
     assert prop(machine, "Nested") == "on"
 
 
-@pytest.mark.parametrize("word", ["enable", "disable"])
+@pytest.mark.parametrize("word", ["enable", pytest.param("disable", marks=pytest.mark.nightly)])
 def test_an_upgrade_keeps_all_that_was_set(machine: Machine, newer: Path, word: str) -> None:
     machine.sh("nestctl disable; nestctl enable --runtime")
     machine.sh(f"systemctl {word} {UNIT}")
