@@ -16,7 +16,7 @@ _FOLDERS = ("/boot/grub", "/boot/grub2", "/boot/loader/entries")
 _ON_PARTITIONS = ("loader", "loader/entries", "EFI/Linux")
 KERNEL_CMDLINE = "/etc/kernel/cmdline"
 _GRUB = ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg")
-_STAGED = ("/run/ostree/staged-deployment", "/run/ostree/staged-deployment-locked")
+OSTREE_STAGED = ("/run/ostree/staged-deployment", "/run/ostree/staged-deployment-locked")
 _VENDORS = "/boot/efi/EFI"
 _KERNEL_NAMES = ("vmlinuz-", "vmlinux-", "linux-", "kernel-", "bzImage-")
 
@@ -61,7 +61,7 @@ def read(root: Root) -> NextBoot | None:
 
 def _signature(root: Root) -> Iterator[tuple[str, int, int, int]]:
     """What tells whether anything has changed: each file's inode, time (ns) and size."""
-    paths = [*_GRUB, KERNEL_CMDLINE, *_STAGED]
+    paths = [*_GRUB, KERNEL_CMDLINE, *OSTREE_STAGED]
     for path in _GRUB:
         folder = path.rpartition("/")[0]
         paths += [f"{folder}/{name}" for name in ("grubenv", "custom.cfg", "user.cfg")]
@@ -108,21 +108,21 @@ def _read(root: Root) -> NextBoot | None:
 
 def _staged(root: Root) -> NextBoot | None:
     """What ostree writes an entry for only when the machine shuts down."""
-    if not root.exists(_STAGED[0]):
+    if not root.exists(OSTREE_STAGED[0]):
         return None
     from nestd.host import ostree  # noqa: PLC0415 -- only where an update is staged
 
     try:
         found = ostree.pending(root)
     except (Malformed, OSError) as failure:
-        return NextBoot("ostree", "", "", "", "", f"{_STAGED[0]} cannot be read ({failure})")
+        return NextBoot("ostree", "", "", "", "", f"{OSTREE_STAGED[0]} cannot be read ({failure})")
     if found is None:
         return None
     modules = f"{found.folder}/usr/lib/modules"
     images = (f"{modules}/{name}/initramfs.img" for name in root.names(modules))
     initrd = next((image for image in images if root.exists(image)), "")
     release = _release(root, f"{initrd.rpartition('/')[0]}/vmlinuz", "") if initrd else ""
-    return NextBoot("ostree", _STAGED[0], " ".join(found.words), release, initrd, "")
+    return NextBoot("ostree", OSTREE_STAGED[0], " ".join(found.words), release, initrd, "")
 
 
 def _grub_file(root: Root) -> str:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import functools
 
 from nestd.host import systemdboot
+from nestd.host.bootloader import OSTREE_STAGED
 from nestd.host.root import Root
 from nestd.text import bls, staged
 
 BOOTED = "/run/ostree-booted"
-STAGED = "/run/ostree/staged-deployment"
-LOCKED = "/run/ostree/staged-deployment-locked"
+STAGED, LOCKED = OSTREE_STAGED
 ENTRIES = "/boot/loader/entries"
 
 

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from nestd import tasks
 from nestd.errors import CallFailed, ToolFailed
 from nestd.host.commands import Commands
-from nestd.host.units import JobFailed, UnitExists, Units
+from nestd.host.units import OVER, JobFailed, UnitExists, Units
 from nestd.host.words import harmless, last_words
 from nestd.wire.library import Variant
 
 UNIT = "nestd-change.service"
 # Seconds beyond the tool's own limit, within which systemd has to end what does not end by itself.
 _GRACE = 100.0
-_OVER = frozenset({"inactive", "failed"})
 
 
 async def run(units: Units | None, commands: Commands, argv: Sequence[str], limit: float) -> None:
@@ -77,7 +76,7 @@ async def _why(units: Units, commands: Commands, argv: Sequence[str], failure: J
         code = int(known.get("ExecMainStatus", 0)) or -1
         if known.get("Result") == "timeout" or failure.result == "timeout":
             code, text = -1, f"it did not end in time. {text}"
-        if known.get("ActiveState") not in _OVER:
+        if known.get("ActiveState") not in OVER:
             await units.kill(UNIT, 9)
         await units.reset_failed(UNIT)
     except CallFailed as error:

@@ -17,7 +17,7 @@ _PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT = _SYSTEMD + ".Unit"
 SERVICE = _SYSTEMD + ".Service"
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
-_OVER = frozenset({"inactive", "failed"})
+OVER = frozenset({"inactive", "failed"})
 
 
 class Signal(Protocol):
@@ -121,7 +121,7 @@ class UnitWatch:
 
     def _learn(self, properties: Mapping[str, Any]) -> None:
         self.known.update(properties)
-        if self._settled and self.known.get("ActiveState") in _OVER and not self.ended.done():
+        if self._settled and self.known.get("ActiveState") in OVER and not self.ended.done():
             self.ended.set_result(self.known)
 
 

@@ -16,7 +16,7 @@ from nestd.host.machine import Host
 from nestd.model import BootSetting, Driver, DriverState, Extension, Nesting
 from nestd.nesting import boot, dropin, images, obstacles, own
 from nestd.nesting.boot import Configuration
-from nestd.nesting.loaders import choose
+from nestd.nesting.loaders import advice, choose
 from nestd.nesting.own import Own
 from nestd.nesting.status import Reading
 from nestd.nesting.steps import Run, Step, Wish, WriteFile, argument
@@ -198,7 +198,7 @@ async def _at_loader(
         why = following.doubt if following else "no boot loader's configuration is found"
         raise errors.BootloaderUnknown(
             f"What is booted next cannot be told ({why}), so a change of its command line could not be read "
-            f"back. Nothing was changed. {choose.by_hand(host, following, goal.wanted)}"
+            f"back. Nothing was changed. {advice.by_hand(host.root, following, goal.wanted)}"
         )
     made, owns = await chosen.steps(host, had, goal.wanted)
     return owns, made

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from nestd import errors, log
 from nestd.host import files, outside
 from nestd.host.machine import Host
-from nestd.model import Nesting, Policy
-from nestd.nesting import drivers, images, kept, reload, steps
+from nestd.nesting import kept, reload, steps
 from nestd.nesting.ledger import Ledger
-from nestd.nesting.status import KVM_API_VERSION, Reading
+from nestd.nesting.readback import read_back
+from nestd.nesting.status import Reading
 from nestd.nesting.store import LASTING
 
 # Seconds, for sync(1).
@@ -50,7 +50,7 @@ async def carry_out(
             await _perform(host, step)
             ledger.ended(number)
         on_step(len(todo.steps))
-        reading = await _read_back(host, todo, read)
+        reading = await read_back(host, todo, read)
     except (errors.NestdError, OSError) as failure:
         reason = _clause(failure)
         trouble = await undo(host, ledger, reason)
@@ -142,43 +142,6 @@ def what_is(host: Host, todo: Sequence[steps.Step]) -> str:
 def _files(todo: Sequence[steps.Step]) -> dict[str, str | None]:
     """What each file is to say in the end."""
     return {step.path: step.text for step in todo if isinstance(step, steps.WriteFile)}
-
-
-async def _read_back(host: Host, todo: steps.Plan, read: Callable[[], Reading]) -> Reading:
-    """The reading, if it shows what was wished."""
-    reading = read()
-    if any(isinstance(step, steps.Run) for step in todo.steps) and reading.driver is not None:
-        await images.learn(host, reading.configuration, reading.driver)
-        reading = read()
-    return _confirmed(todo, reading)
-
-
-def _confirmed(todo: steps.Plan, reading: Reading) -> Reading:
-    """The reading, if it shows what was wished."""
-    status, wish = reading.status, todo.wish
-    if wish.scope.runtime and status.nested is not Nesting.UNSUPPORTED:
-        if status.nested is not wish.nested:
-            raise reload.StepFailed(
-                f"after the reload KVM itself says that nesting is {status.nested}, not {wish.nested}"
-            )
-        if wish.nested is Nesting.OFF and (status.guest_extension or _silent(reading)):
-            raise reload.StepFailed(
-                "after the reload KVM itself does not say that guests get no "
-                f"{status.extension}, so it cannot be promised"
-            )
-    if wish.nested is None:
-        if status.policy is not Policy.UNMANAGED:
-            raise reload.StepFailed(f"nestd's own settings are still there: they say {status.policy}")
-        return reading
-    if wish.scope.boot and status.nested_at_boot not in {wish.nested, Nesting.UNSUPPORTED}:
-        raise reload.StepFailed(f"{status.boot_source} says that the next boot gives {status.nested_at_boot}")
-    return reading
-
-
-def _silent(reading: Reading) -> bool:
-    """Whether a driver is there, and KVM did not answer."""
-    live = reading.status.driver_state in drivers.LIVE
-    return live and reading.status.kvm_api != KVM_API_VERSION
 
 
 async def _perform(host: Host, step: steps.Step) -> None:

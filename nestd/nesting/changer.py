@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
 class Progress(NamedTuple):
     """A change under way: its `steps` in words, and the number of the one that runs, or how many there are.
 
-    Then it is read back.     `operation` is `enable`, `disable` or `revert`.
+    Then it is read back. `operation` is `enable`, `disable` or `revert`.
     """
 
     operation: str

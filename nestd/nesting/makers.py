@@ -15,6 +15,7 @@ from nestd.host import bootimages
 from nestd.host.bootimages import Installed
 from nestd.host.initramfs import DRACUT, INITRAMFS_TOOLS, MKINITCPIO, Image
 from nestd.host.machine import Host
+from nestd.host.ostree import BOOTED
 from nestd.host.root import Root
 from nestd.nesting import dropin
 from nestd.nesting.steps import Run
@@ -45,7 +46,7 @@ def remedy(maker: str) -> str:
 
 def renewal(host: Host, one: Installed, image: Image) -> tuple[Run, ...]:
     """The commands that make the image anew. Raises BootloaderFailed, which says what to do, and OSError."""
-    if host.root.exists("/run/ostree-booted"):
+    if host.root.exists(BOOTED):
         raise _by_hand(
             one, f"this system is an image of ostree: rpm-ostree initramfs-etc --track={dropin.PATH}"
         )

@@ -10,6 +10,7 @@ Microsoft's "Advanced settings configuration in WSL", Raspberry Pi's documentati
 from collections.abc import Callable, Sequence
 
 from nestd.host.bootloader import NextBoot
+from nestd.host.ostree import BOOTED
 from nestd.host.root import Root
 from nestd.nesting.loaders import grub
 from nestd.text.arguments import Edit
@@ -89,7 +90,7 @@ def _container(root: Root, _: NextBoot | None, wanted: Edit) -> str:
 
 
 def _ostree(root: Root, _: NextBoot | None, wanted: Edit) -> str:
-    if not root.exists("/run/ostree-booted"):
+    if not root.exists(BOOTED):
         return ""
     rpm = [f"--delete-if-present={word}" for word in wanted.remove]
     rpm += [f"--append-if-missing={word}" for word in wanted.add]

@@ -17,7 +17,7 @@ from nestd.errors import ToolFailed
 from nestd.host import ostree
 from nestd.host.bootloader import NextBoot
 from nestd.host.machine import Host
-from nestd.nesting.loaders.ostree import installed, not_booted, not_installed
+from nestd.nesting.loaders.ostree import without_rpm_ostree
 from nestd.nesting.loaders.probe import Probe
 from nestd.nesting.loaders.words import Turn, mine, settled, turned
 from nestd.nesting.own import Own
@@ -41,10 +41,8 @@ class Bootc:
     title = "bootc (bootc loader-entries set-options-for-source)"
 
     async def probe(self, host: Host, following: NextBoot | None) -> Probe:  # noqa: ARG002 -- any will do
-        if no := not_booted(host) or not_installed(host, "bootc"):
+        if no := without_rpm_ostree(host, "bootc"):
             return no
-        if installed(host, "rpm-ostree"):
-            return Probe.no("rpm-ostree is installed, which keeps the arguments itself")
         try:
             if await knows_sources(host):
                 return Probe.fits(

@@ -71,10 +71,3 @@ def choose(host: Host, following: NextBoot | None, found: Sequence[Found], name:
         raise errors.BootloaderUnknown(advice.several(several))
     unsure = [(one.loader.name, one.probe.why) for one in found if one.probe.fit is Fit.UNSURE]
     raise errors.BootloaderUnknown(advice.none(host.root, following, wanted, unsure))
-
-
-def by_hand(host: Host, following: NextBoot | None, wanted: Edit) -> str:
-    """What to do by hand to have `wanted`, on this kind of system: whole sentences. Raises OSError."""
-    from nestd.nesting.loaders import advice  # noqa: PLC0415 -- as above
-
-    return advice.by_hand(host.root, following, wanted)

@@ -19,10 +19,12 @@ from nestd.errors import ToolMissing
 from nestd.host import bootloader, files
 from nestd.host.bootloader import NextBoot
 from nestd.host.machine import Host
+from nestd.host.ostree import BOOTED
 from nestd.host.root import Root
 from nestd.nesting.loaders import sed
 from nestd.nesting.loaders.ostree import installed
 from nestd.nesting.loaders.probe import Probe
+from nestd.nesting.loaders.words import mine
 from nestd.nesting.own import Own
 from nestd.nesting.steps import Run, Step, WriteFile
 from nestd.text.arguments import Edit, has
@@ -71,12 +73,12 @@ class Grub:
         """See Loader. Overridden: what is booted next, or an argument that is to go, comes from elsewhere."""
         text = _text(wanted)
         before = files.read(host.root, PATH)
-        mine = own if own.loader == self.name else own._replace(added=(), removed=())
+        ours = mine(own, self.name)
         name = "" if wanted.empty else self.name
         after = own._replace(loader=name, added=wanted.add, removed=wanted.remove)
         if text is not None:
-            _require(host.root, mine, wanted)
-        if text == before and (mine.added, mine.removed) == wanted and _effective(host.root, wanted):
+            _require(host.root, ours, wanted)
+        if text == before and (ours.added, ours.removed) == wanted and _effective(host.root, wanted):
             return (), after
         written = () if text == before else (WriteFile(PATH, text, before),)
         if wanted.empty and not installed(host, _TOOL):
@@ -93,8 +95,8 @@ class Grub:
 
 def _not_grub(root: Root, following: NextBoot | None) -> str:
     """Why GRUB is not what boots, or not from a grub.cfg that grub-mkconfig has made."""
-    if root.exists("/run/ostree-booted"):
-        return "/run/ostree-booted is there, so ostree writes the command line"
+    if root.exists(BOOTED):
+        return f"{BOOTED} is there, so ostree writes the command line"
     if following is None or following.loader != "GRUB":
         return (
             f"what boots is {following.loader or 'another loader'}" if following else "no grub.cfg is found"

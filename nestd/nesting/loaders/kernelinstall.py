@@ -14,8 +14,9 @@ from nestd.errors import ToolMissing
 from nestd.host import bootloader, files
 from nestd.host.bootloader import NextBoot
 from nestd.host.machine import Host
+from nestd.host.ostree import BOOTED
 from nestd.host.root import Root
-from nestd.nesting.loaders import entries, sed
+from nestd.nesting.loaders import entries, sed, words
 from nestd.nesting.loaders.entries import SHIPPED, TEMPLATE, Made
 from nestd.nesting.loaders.probe import Probe
 from nestd.nesting.own import Own
@@ -62,7 +63,7 @@ class KernelInstall:
 
     async def steps(self, host: Host, own: Own, wanted: Edit) -> tuple[tuple[Step, ...], Own]:
         """See Loader. BootloaderUnknown: an entry's options are no text. BootloaderFailed: none is left."""
-        mine = own if own.loader == self.name else own._replace(added=(), removed=(), notes={})
+        mine = words.mine(own, self.name)
         had = Edit(mine.added, mine.removed)
         found = tuple(entries.made(host.root))
         _require(mine, found)
@@ -103,8 +104,8 @@ def _require(own: Own, found: tuple[Made, ...]) -> None:
 
 def _not_systemd_boot(host: Host, following: NextBoot | None) -> str:
     """Why it is another boot loader, or another that writes the entries."""
-    if host.root.exists("/run/ostree-booted"):
-        return "/run/ostree-booted is there, so ostree writes the command line"
+    if host.root.exists(BOOTED):
+        return f"{BOOTED} is there, so ostree writes the command line"
     if following is None or following.loader != "systemd-boot":
         return f"what boots is {following.loader or 'another loader'}" if following else "no entry is found"
     try:

@@ -49,6 +49,15 @@ def not_installed(host: Host, tool: str) -> Probe | None:
     return None if installed(host, tool) else Probe.no(f"the program {tool} is not installed")
 
 
+def without_rpm_ostree(host: Host, tool: str) -> Probe | None:
+    """The answer where it is not ostree's system, the program is missing, or rpm-ostree has the arguments."""
+    if no := not_booted(host) or not_installed(host, tool):
+        return no
+    if installed(host, "rpm-ostree"):
+        return Probe.no("rpm-ostree is installed, which keeps the arguments itself")
+    return None
+
+
 class Ostree:
     """Sets the first deployment's whole line."""
 
@@ -56,10 +65,8 @@ class Ostree:
     title = "ostree (ostree admin instutil set-kargs)"
 
     async def probe(self, host: Host, following: NextBoot | None) -> Probe:  # noqa: ARG002 -- any will do
-        if no := not_booted(host) or not_installed(host, "ostree"):
+        if no := without_rpm_ostree(host, "ostree"):
             return no
-        if installed(host, "rpm-ostree"):
-            return Probe.no("rpm-ostree is installed, which keeps the arguments itself")
         entry = ostree.default(host.root)
         if entry is None:
             return Probe.no(f"{ostree.ENTRIES} has no entry that ostree wrote")

@@ -11,7 +11,7 @@ import pytest
 
 from nestd import errors
 from nestd.host import bootloader
-from nestd.nesting.loaders import choose
+from nestd.nesting.loaders import advice, choose
 from nestd.nesting.loaders.choose import Found
 from nestd.nesting.loaders.probe import Fit, Probe
 from nestd.text.arguments import Edit
@@ -199,7 +199,7 @@ def test_nobody_fits(machine: Machine, kind: Callable[[Tree], object], words: tu
     both = refused(machine, WANTED)
     assert ON in both and OFF in both and OFF not in text
     following = bootloader.read(machine.host.root)
-    assert both.endswith(choose.by_hand(machine.host, following, WANTED))
+    assert both.endswith(advice.by_hand(machine.host.root, following, WANTED))
 
 
 def test_only_away(machine: Machine) -> None:
