@@ -14,7 +14,8 @@ import pytest
 from nestd import errors
 from nestd.bus import boundary
 from nestd.ctl import arguments
-from nestd.model import DriverState, Extension, GuestState, Nesting, Obstacle, Policy, Scope
+from nestd.guestmodel import GuestState
+from nestd.model import DriverState, Extension, Nesting, Obstacle, Policy, Scope
 from nestd.nesting.loaders import choose
 from nestd.text import settings
 

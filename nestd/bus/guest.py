@@ -9,8 +9,8 @@ from typing import Any
 from nestd import errors
 from nestd.bus import boundary
 from nestd.bus.exported import Call, Handler, no_request
+from nestd.guestmodel import GuestRecord
 from nestd.guests.registry import Registry
-from nestd.model import GuestRecord
 
 INTERFACE = "org.nestd1.Guest"
 _STOP_OPTIONS = {"timeout": "t"}

@@ -5,10 +5,10 @@ from nestd import log
 from nestd.bus import manager
 from nestd.bus.dispatcher import Dispatcher
 from nestd.bus.guest import INTERFACE, Guest
+from nestd.guestmodel import GuestRecord
 from nestd.guests.registry import Registry
 from nestd.host.root import Root
 from nestd.host.units import Units
-from nestd.model import GuestRecord
 
 
 class GuestObjects:

@@ -9,12 +9,13 @@ from nestd.bus import boundary, telling
 from nestd.bus.exported import Call, Handler, no_request
 from nestd.bus.polkit import Authority
 from nestd.bus.scan import Scan
+from nestd.guestmodel import GuestSpec
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Accounts
 from nestd.host.kmod import Kmod
 from nestd.host.root import Root
 from nestd.host.units import bus_label_escape
-from nestd.model import GuestSpec, Holder, Nesting, Status, Waiting
+from nestd.model import Holder, Nesting, Status, Waiting
 from nestd.nesting import obstacles
 from nestd.nesting.changer import Changer
 from nestd.nesting.keeper import Keeper

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from nestd import __version__
+
+from . import launcharguments
+from .argumenttypes import seconds, word
 
 TYPE_CHECKING = False  # as typing has it, which costs time to load
 if TYPE_CHECKING:
@@ -24,67 +26,9 @@ exit codes:
 """
 
 _DRY_RUN = "tell the steps and do nothing"
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _READING = ("status", "diagnose", "holders", "list", "show", "enable", "disable", "revert", "launch")
 #: what the option loader of Enable and Disable takes
 LOADERS = ("grub", "kernel-install", "grubby", "rpm-ostree", "ostree", "bootc")
-
-
-def size(text: str) -> int:
-    """Bytes from `512M`, `2G` or a plain number; the suffixes K, M, G and T are powers of 1024."""
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    if unit not in _UNITS or not (number.isascii() and number.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write bytes, or a number with K, M, G or T")
-    return _within(int(number) * _UNITS[unit], 64, text)
-
-
-def count(text: str) -> int:
-    """A whole number from 1 that fits the bus type u."""
-    return _within(_whole(text), 32, text)
-
-
-def seconds(text: str) -> int:
-    """A whole number of seconds, 0 included, small enough for a day."""
-    value = _whole(text)
-    if value > 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is more than a day")
-    return value
-
-
-def word(text: str) -> str:
-    """Text that D-Bus can carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8, and D-Bus carries nothing else") from None
-    return text
-
-
-def absolute(path: str) -> str:
-    """The path as the daemon must have it: from the root, whatever this process's folder is."""
-    if not path:
-        raise argparse.ArgumentTypeError("the path is empty")
-    return os.path.join(os.getcwd(), word(path))
-
-
-def disk(text: str) -> dict[str, str | bool]:
-    """A disk from `path=…,format=…[,readonly][,snapshot]`; a comma in the path is written twice."""
-    given: dict[str, str | bool] = {}
-    for part in text.replace(",,", "\0").split(","):
-        key, _, value = part.replace("\0", ",").partition("=")
-        if key in ("readonly", "snapshot") and value in ("", "on", "off"):
-            given[key] = value != "off"
-        elif key == "path" and value:
-            given[key] = absolute(value)
-        elif key == "format" and value in ("raw", "qcow2"):
-            given[key] = value
-        else:
-            raise argparse.ArgumentTypeError(
-                f"{part!r} is not understood: write path=FILE,format=raw|qcow2[,readonly][,snapshot]"
-            )
-    if "path" not in given or "format" not in given:
-        raise argparse.ArgumentTypeError("a disk needs path= and format= (raw or qcow2; it is never probed)")
-    return given
 
 
 class _Parser(argparse.ArgumentParser):
@@ -136,7 +80,7 @@ def parser() -> _Parser:
     revert = command("revert", "take back all that was set for the next boots", reading)
     revert.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
     command("cancel", "forget the change that waits until nobody uses KVM")
-    _launch(command("launch", "start a guest", name, reading))
+    launcharguments.add(command("launch", "start a guest", name, reading))
     command("list", "list the guests", reading)
     command("show", "tell everything about a guest", name, reading)
     stop = command("stop", "press the guest's power button, and stop it if that does not help", name)
@@ -189,49 +133,3 @@ def _change(part: argparse.ArgumentParser) -> None:
         "--loader", choices=LOADERS, default="", help="who writes the kernel command line, if not found out"
     )
     part.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
-
-
-def _launch(part: argparse.ArgumentParser) -> None:
-    part.add_argument(
-        "--cpu", metavar="M", type=word, help="host (default) or a QEMU model; the extension is added"
-    )
-    part.add_argument(
-        "--cpu-feature",
-        dest="features",
-        type=word,
-        metavar="FLAG",
-        action="append",
-        default=[],
-        help="add (+) or take away (-) a CPU flag, such as --cpu-feature=-avx2 (may be repeated)",
-    )
-    part.add_argument("--memory", metavar="SIZE", type=size, help="such as 512M or 2G (default 512M)")
-    part.add_argument("--vcpus", metavar="N", type=count, help="how many virtual CPUs (default 1)")
-    part.add_argument(
-        "--disk",
-        dest="disks",
-        metavar="DISK",
-        type=disk,
-        action="append",
-        default=[],
-        help="path=FILE,format=raw|qcow2[,readonly][,snapshot] (may be repeated)",
-    )
-    part.add_argument("--kernel", metavar="FILE", type=absolute, help="boot this kernel")
-    part.add_argument("--initrd", metavar="FILE", type=absolute, help="its initial file system")
-    part.add_argument("--append", metavar="TEXT", type=word, help="its command line")
-    part.add_argument("--user", metavar="USER", type=word, help="run QEMU as this user (root only)")
-    part.add_argument(
-        "--allow-no-nesting", action="store_true", help="start even if the guest cannot get the extension"
-    )
-    part.add_argument("--console", action="store_true", help="attach to the console afterwards")
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number")
-    return int(text)
-
-
-def _within(value: int, bits: int, text: str) -> int:
-    if not 0 < value < 1 << bits:
-        raise argparse.ArgumentTypeError(f"{text!r} is out of range")
-    return value

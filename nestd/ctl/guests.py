@@ -11,10 +11,11 @@ from typing import Any
 
 from nestd.wire.library import Variant
 
-from . import render
+from . import guestrender
 from .client import CHANGE_LIMIT, Client
 from .commands import MANAGER, MANAGER_PATH
 from .screen import Screen
+from .table import visible
 
 GUEST = "org.nestd1.Guest"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -25,7 +26,7 @@ _YEAR_9999 = 253370764800 * 1_000_000  # µs; later times have no calendar here
 
 def launch(given: Namespace, client: Client, screen: Screen) -> None:
     """Start a guest, say what it got, and attach to its console if that was asked for."""
-    with screen.progress(f"Starting {render.visible(given.name)}") as tick:
+    with screen.progress(f"Starting {visible(given.name)}") as tick:
         (path,) = client.call(
             *(MANAGER_PATH, MANAGER, "Launch", "sa{sv}", given.name, _options(given)),
             returns="o",
@@ -37,7 +38,7 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
         screen.json(values)
         return
     (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension", returns="v")
-    screen.say(render.launched(values, extension, screen.style))
+    screen.say(guestrender.launched(values, extension, screen.style))
     if given.console:
         _attach(path, given.name, client, screen)
 
@@ -50,7 +51,7 @@ def list_guests(given: Namespace, client: Client, screen: Screen) -> None:
     if given.json:
         screen.json(found)
     else:
-        screen.say(render.guests([_with_owner(values) for values in found], screen.style))
+        screen.say(guestrender.guests([_with_owner(values) for values in found], screen.style))
 
 
 def show(given: Namespace, client: Client, screen: Screen) -> None:
@@ -59,7 +60,7 @@ def show(given: Namespace, client: Client, screen: Screen) -> None:
     if given.json:
         screen.json(values)
     else:
-        screen.say(render.guest(_with_owner(values), _started(values.get("started")), screen.style))
+        screen.say(guestrender.guest(_with_owner(values), _started(values.get("started")), screen.style))
 
 
 def stop(given: Namespace, client: Client, screen: Screen) -> None:
@@ -67,14 +68,14 @@ def stop(given: Namespace, client: Client, screen: Screen) -> None:
     options = {} if given.timeout is None else {"timeout": Variant("t", given.timeout)}
     limit = CHANGE_LIMIT + (_STOP_DEFAULT if given.timeout is None else given.timeout)
     path = _find(client, given.name)
-    with screen.progress(f"Stopping {render.visible(given.name)}") as tick:
+    with screen.progress(f"Stopping {visible(given.name)}") as tick:
         client.call(path, GUEST, "Stop", "a{sv}", options, limit=limit, waiting=tick)
 
 
 def kill(given: Namespace, client: Client, screen: Screen) -> None:
     """End a guest at once."""
     path = _find(client, given.name)
-    with screen.progress(f"Ending {render.visible(given.name)}") as tick:
+    with screen.progress(f"Ending {visible(given.name)}") as tick:
         client.call(path, GUEST, "Kill", limit=CHANGE_LIMIT, waiting=tick)
 
 
@@ -88,9 +89,9 @@ def _attach(path: str, name: str, client: Client, screen: Screen) -> None:
 
     (said,) = client.call(path, GUEST, "GetConsoleLog", returns="ay")
     descriptor = client.open(path, GUEST, "OpenConsole")
-    screen.hint(f"This is the console of {render.visible(name)}; Ctrl-] leaves it.")
+    screen.hint(f"This is the console of {visible(name)}; Ctrl-] leaves it.")
     escaped = attach(descriptor, said)
-    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {render.visible(name)}.")
+    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {visible(name)}.")
 
 
 def _find(client: Client, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nestd.wire.header import Header
 
-from .render import visible
+from .table import visible
 
 _JOB = "org.nestd1.Job"
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from .failures import Unwritable
-from .render import lines
 from .style import style_for
+from .table import lines
 
 _PATIENCE = 0.3  # seconds in which nobody wonders
 _FRAMES = "|/-\\"

@@ -8,11 +8,12 @@ from typing import Any
 
 from nestd import log
 from nestd.errors import Malformed
+from nestd.guestmodel import GuestRecord, VcpuVerdict
 from nestd.guests import places, records, vcpu
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import Units
-from nestd.model import Extension, GuestRecord, VcpuVerdict
+from nestd.model import Extension
 from nestd.text import qemu
 
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
+from nestd.guestmodel import GuestRecord, GuestSpec, VcpuVerdict
 from nestd.guests import emulator, places, records, sandbox, vcpu
 from nestd.guests.registry import Registry
 from nestd.host import words
@@ -18,7 +19,7 @@ from nestd.host.commands import Commands
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from nestd.host.root import Root
 from nestd.host.units import UNIT, JobFailed, UnitExists, Units, UnitWatch
-from nestd.model import Extension, GuestRecord, GuestSpec, VcpuVerdict
+from nestd.model import Extension
 from nestd.text import qemu
 from nestd.wire.library import Variant
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from nestd.errors import Malformed
+from nestd.guestmodel import GuestRecord, GuestState, VcpuVerdict
 from nestd.guests import places
 from nestd.host import files
 from nestd.host.root import Root
-from nestd.model import GuestRecord, GuestState, VcpuVerdict
 
 if TYPE_CHECKING:
     from nestd.text.qemu import Shape

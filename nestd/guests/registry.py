@@ -13,10 +13,10 @@ from typing import Any
 
 from nestd import log, tasks
 from nestd.errors import Busy, CallFailed, Failed, GuestExists, GuestNotFound, Malformed, Timeout
+from nestd.guestmodel import GuestRecord, GuestState
 from nestd.guests import places, records
 from nestd.host.root import Root
 from nestd.host.units import Units, UnitWatch
-from nestd.model import GuestRecord, GuestState
 
 # Seconds: systemd itself kills what does not end within 10.
 _END_LIMIT = 20.0

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nestd.errors import InvalidArgs
+from nestd.guestmodel import Disk, GuestSpec
 from nestd.guests.places import NAME_PATTERN
-from nestd.model import Disk, GuestSpec
 
 # The options of Launch, and of each of its disks, with their D-Bus signatures.
 OPTIONS: Mapping[str, str] = {

@@ -27,9 +27,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 
+from nestd.guestmodel import GuestSpec
 from nestd.guests import places
 from nestd.host.accounts import Account
-from nestd.model import GuestSpec
 from nestd.wire.library import Variant
 
 KVM_GROUP = "kvm"

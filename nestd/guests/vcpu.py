@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+from nestd.guestmodel import VcpuVerdict
 from nestd.host.qmpsocket import QmpRefused, QmpSocket
-from nestd.model import Extension, VcpuVerdict
+from nestd.model import Extension
 from nestd.text import qmp
 
 

@@ -13,11 +13,12 @@ from typing import NamedTuple, Protocol
 
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestNotFound, Timeout
+from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests.probe import verdict
 from nestd.guests.probe.image import Image
 from nestd.guests.probe.verdict import Verdict
 from nestd.guests.registry import Registry
-from nestd.model import Extension, GuestRecord, GuestSpec
+from nestd.model import Extension
 
 # Seconds between two looks at the console's log.
 _PAUSE = 0.2

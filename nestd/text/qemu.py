@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from nestd.model import Disk, Extension, GuestSpec
+from nestd.guestmodel import Disk, GuestSpec
+from nestd.model import Extension
 
 _MIB = 1 << 20
 # dump-guest-core=off: a core dump of QEMU does not carry the guest's memory.

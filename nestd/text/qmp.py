@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from nestd.errors import Malformed
-from nestd.model import VcpuVerdict
+from nestd.guestmodel import VcpuVerdict
 from nestd.text import cpuid
 
 _FLAGS_KEPT = 256

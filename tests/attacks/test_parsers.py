@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from nestd import log
 from nestd.bus import interface
 from nestd.errors import InvalidArgs, Malformed
+from nestd.guestmodel import GuestRecord, GuestSpec, GuestState
 from nestd.guests import records, request
 from nestd.host import holders, kvm, words
 from nestd.host.units import bus_label_escape
-from nestd.model import Extension, GuestRecord, GuestSpec, GuestState
+from nestd.model import Extension
 from nestd.nesting import drivers, dropin, installs, pending
 from nestd.text import bls, cmdline, cpuid, cpuinfo, grub, modprobe, modules, parameter, pe, qemu, qmp
 from nestd.text import settings as settings_file

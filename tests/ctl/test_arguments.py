@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nestd.ctl import arguments
+from nestd.ctl import arguments, argumenttypes
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from nestd.ctl import arguments
     [("1", 1), ("1000", 1000), ("4K", 4096), ("512M", 512 << 20), ("2g", 2 << 30), ("1T", 1 << 40)],
 )
 def test_sizes(text: str, value: int) -> None:
-    assert arguments.size(text) == value
+    assert argumenttypes.size(text) == value
 
 
 @pytest.mark.parametrize(
@@ -24,24 +24,24 @@ def test_sizes(text: str, value: int) -> None:
 )
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        arguments.size(text)
+        argumenttypes.size(text)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "4294967296", "two", "²"])
 def test_what_is_no_count(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        arguments.count(text)
+        argumenttypes.count(text)
 
 
 def test_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert arguments.disk("path=a,,b.img,format=raw,readonly,snapshot=off") == {
+    assert argumenttypes.disk("path=a,,b.img,format=raw,readonly,snapshot=off") == {
         "path": f"{tmp_path}/a,b.img",
         "format": "raw",
         "readonly": True,
         "snapshot": False,
     }
-    assert arguments.disk("format=qcow2,path=/x")["path"] == "/x"
+    assert argumenttypes.disk("format=qcow2,path=/x")["path"] == "/x"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_what_is_no_disk(text: str) -> None:
     with pytest.raises(ArgumentTypeError):
-        arguments.disk(text)
+        argumenttypes.disk(text)
 
 
 def test_nothing_is_status() -> None:

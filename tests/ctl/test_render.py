@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nestd.ctl import render
+from nestd.ctl import guestrender, render
 from nestd.ctl.style import Style
+from nestd.ctl.table import lines, visible
 
 STATUS: dict[str, Any] = {
     "extension": "svm",
@@ -178,16 +179,16 @@ def test_table_of_guests() -> None:
         "pid": 0,
         "memory": 1536 << 20,
     }
-    assert render.guests([GUEST, other]) == (
+    assert guestrender.guests([GUEST, other]) == (
         "NAME         STATE    OWNER  CPU   NESTING  MEMORY  PID\n"
         "demo         running  nestd  host  yes      512M    4711\n"
         "a-long-name  exited   nestd  host  no       1536M   -\n"
     )
-    assert render.guests([]) == "No guests.\n"
+    assert guestrender.guests([]) == "No guests.\n"
 
 
 def test_one_guest() -> None:
-    assert render.guest(GUEST, "2023-11-14 22:13:20 UTC") == (
+    assert guestrender.guest(GUEST, "2023-11-14 22:13:20 UTC") == (
         "            Name: demo\n"
         "           State: running\n"
         "           Owner: nestd (uid 64055)\n"
@@ -204,17 +205,17 @@ def test_one_guest() -> None:
 
 def test_a_guest_that_failed() -> None:
     values = GUEST | {"pid": 0, "nesting": False, "missing-flags": ["svm", "npt"], "exit-status": 9}
-    text = render.guest(values, "unknown")
+    text = guestrender.guest(values, "unknown")
     assert "         Process: none\n" in text
     assert "         Nesting: not granted\n   Missing flags: svm npt\n" in text
     assert text.endswith("     Exit status: 9\n")
 
 
 def test_verdict_of_a_launch() -> None:
-    assert render.launched(GUEST, "svm") == (
+    assert guestrender.launched(GUEST, "svm") == (
         "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: granted\n"
     )
-    assert render.launched(GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}, "svm") == (
+    assert guestrender.launched(GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}, "svm") == (
         "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: not granted; "
         "missing flags: svm npt\n"
     )
@@ -225,12 +226,12 @@ def test_verdict_of_a_launch() -> None:
     [(512 << 20, "512M"), (2 << 30, "2G"), (1 << 40, "1T"), (4096, "4K"), (1000, "1000"), (0, "unknown")],
 )
 def test_memory(value: int, text: str) -> None:
-    assert render.memory(value) == text
+    assert guestrender.memory(value) == text
 
 
 def test_hostile_text_is_made_visible() -> None:
-    assert render.visible("a\x1b[2J\n\t\x9b\u202e\udcff\0é—") == r"a\x1b[2J\n\t\x9b\u202e\udcff\x00é—"
-    assert render.lines("qemu said:\r\n\x1b]0;x\x07bad\n") == "qemu said:\\r\n    \\x1b]0;x\\x07bad"
+    assert visible("a\x1b[2J\n\t\x9b\u202e\udcff\0é—") == r"a\x1b[2J\n\t\x9b\u202e\udcff\x00é—"
+    assert lines("qemu said:\r\n\x1b]0;x\x07bad\n") == "qemu said:\\r\n    \\x1b]0;x\\x07bad"
 
 
 hostile = st.dictionaries(
@@ -246,9 +247,9 @@ def test_nothing_raw_reaches_the_terminal(values: dict[str, Any]) -> None:
         render.status(values)
         + render.change(values, False)
         + render.change(values, True)
-        + render.guests([values])
-        + render.guest(values, "unknown")
-        + render.launched(values, str(values.get("extension")))
+        + guestrender.guests([values])
+        + guestrender.guest(values, "unknown")
+        + guestrender.launched(values, str(values.get("extension")))
     )
     assert all(c.isprintable() or c == "\n" for c in printed)
 
@@ -259,8 +260,8 @@ def test_colours_change_nothing_but_the_colours() -> None:
     painted = render.status(STATUS, Style(True))
     assert "\x1b[32mon\x1b[0m" in painted
     assert re.sub(r"\x1b\[\d+m", "", painted) == render.status(STATUS)
-    table = render.guests([GUEST], Style(True))
-    assert re.sub(r"\x1b\[\d+m", "", table) == render.guests([GUEST])
+    table = guestrender.guests([GUEST], Style(True))
+    assert re.sub(r"\x1b\[\d+m", "", table) == guestrender.guests([GUEST])
 
 
 def test_what_waits() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from nestd import tasks
 from nestd.bus.connection import Connection
+from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests import places, sandbox
 from nestd.guests.launch import Launcher
 from nestd.guests.registry import Registry
@@ -18,7 +19,7 @@ from nestd.host.accounts import Account
 from nestd.host.commands import Commands
 from nestd.host.root import Root
 from nestd.host.units import Units
-from nestd.model import Extension, GuestRecord, GuestSpec
+from nestd.model import Extension
 from nestd.text import qemu
 from tests.support import fakeqemu, loop
 from tests.support.fakesystemd import FakeSystemd

@@ -16,11 +16,12 @@ from nestd.bus.boundary import RULES
 from nestd.bus.exported import Call
 from nestd.bus.manager import LaunchRequest, guest_path
 from nestd.errors import InvalidArgs
+from nestd.guestmodel import GuestSpec
 from nestd.guests import places, request, sandbox
 from nestd.guests.request import check_name, guest_spec
 from nestd.host.accounts import Account
 from nestd.host.units import unit_path
-from nestd.model import Extension, GuestSpec
+from nestd.model import Extension
 from nestd.text import qemu
 from nestd.wire import body
 

@@ -7,7 +7,8 @@ import pytest
 
 from nestd import tasks
 from nestd.errors import GuestExists, InvalidArgs, LaunchFailed, NestingNotGranted
-from nestd.model import Extension, GuestSpec, GuestState
+from nestd.guestmodel import GuestSpec, GuestState
+from nestd.model import Extension
 from tests.guests.house import House, run, until
 from tests.support import loop
 from tests.support.fakeqemu import Manner

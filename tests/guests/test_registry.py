@@ -12,7 +12,7 @@ import pytest
 
 from nestd import tasks
 from nestd.errors import Busy, Failed, GuestNotFound
-from nestd.model import GuestState
+from nestd.guestmodel import GuestState
 from tests.guests.house import House, Nestd, run, until
 from tests.support import loop
 from tests.support.fakeqemu import Manner

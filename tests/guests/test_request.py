@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from nestd.errors import InvalidArgs
+from nestd.guestmodel import Disk, GuestSpec
 from nestd.guests.request import DISK_OPTIONS, OPTIONS, check_name, guest_spec
-from nestd.model import Disk, GuestSpec
 
 
 def test_the_defaults() -> None:

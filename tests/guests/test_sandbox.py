@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from nestd.errors import LaunchFailed
+from nestd.guestmodel import Disk, GuestSpec
 from nestd.guests import emulator, places, sandbox
 from nestd.host.accounts import Account
 from nestd.host.root import Root
-from nestd.model import Disk, GuestSpec
 from nestd.wire import body
 from nestd.wire.library import Variant
 

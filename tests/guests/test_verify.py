@@ -11,10 +11,11 @@ import pytest
 
 from nestd import tasks
 from nestd.errors import LaunchFailed
+from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests.launch import Launcher
 from nestd.guests.probe.image import Image
 from nestd.guests.verify import Request, Verified, Verifier
-from nestd.model import Extension, GuestRecord, GuestSpec
+from nestd.model import Extension
 from tests.guests.house import House, Nestd, run, until
 from tests.guests.probe.test_verdict import CREATED, FLAGS, PANIC, WHOLE
 from tests.support.fakeqemu import Manner

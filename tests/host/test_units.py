@@ -10,9 +10,9 @@ import pytest
 from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.errors import CallFailed
+from nestd.guestmodel import GuestSpec
 from nestd.guests import sandbox
 from nestd.host.units import JobFailed, UnitExists, Units, bus_label_escape, plain, unit_path
-from nestd.model import GuestSpec
 from nestd.wire.library import Variant
 from tests.guests.house import NOBODY, House, run
 from tests.support import loop

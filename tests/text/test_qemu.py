@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from nestd import tasks
+from nestd.guestmodel import Disk, GuestSpec, VcpuVerdict
 from nestd.guests import vcpu
 from nestd.host.qmpsocket import QmpSocket, connect
-from nestd.model import Disk, Extension, GuestSpec, VcpuVerdict
+from nestd.model import Extension
 from nestd.text import cpuid, qemu
 from tests.support import loop
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from nestd.errors import Malformed
-from nestd.model import VcpuVerdict
+from nestd.guestmodel import VcpuVerdict
 from nestd.text import qmp
 
 # query-cpus-fast and filtered-features as QEMU 7.2 answers them under TCG to qemu64,+vmx,+avx512f.

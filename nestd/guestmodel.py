@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Values of guests that cross floors: what was asked for, what was got, what is known. Frozen.
+
+The strings of the enumerations are the ones that cross the bus (data/org.nestd1.xml).
+"""
+
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class GuestState(StrEnum):
+    """The life of a guest."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    EXITED = "exited"
+    FAILED = "failed"
+
+
+class Disk(NamedTuple):
+    """One disk of a guest. `format` is never probed: a raw disk can pretend to be a qcow2."""
+
+    path: str
+    format: str
+    readonly: bool = False
+    snapshot: bool = False
+
+
+class GuestSpec(NamedTuple):
+    """What Launch was asked for, after validation.
+
+    `memory` is in bytes; `cpu` is `host` or a QEMU model, to which the extension is added;
+    `user` is the name of the account that QEMU runs as.
+    """
+
+    name: str
+    user: str
+    cpu: str = "host"
+    cpu_features: tuple[str, ...] = ()
+    memory: int = 512 << 20
+    vcpus: int = 1
+    disks: tuple[Disk, ...] = ()
+    kernel: str = ""
+    initrd: str = ""
+    append: str = ""
+    require_nesting: bool = True
+
+
+class VcpuVerdict(NamedTuple):
+    """What a started vCPU really got, as QEMU tells it over QMP.
+
+    `nesting` is the vCPU's own `vmx` or `svm` property; `missing` are the flags that were
+    asked for and dropped, by QEMU's names.
+    """
+
+    nesting: bool
+    missing: tuple[str, ...]
+
+
+class GuestRecord(NamedTuple):
+    """A guest as the bus shows it. `started` is in microseconds since the epoch."""
+
+    name: str
+    state: GuestState
+    owner: int
+    unit: str
+    pid: int
+    cpu: str
+    nesting: bool
+    missing_flags: tuple[str, ...]
+    memory: int
+    vcpus: int
+    started: int
+    console: str
+    exit_status: int = 0
