@@ -27,6 +27,29 @@ class Disk(NamedTuple):
     snapshot: bool = False
 
 
+class Forward(NamedTuple):
+    """A port of this machine that leads to one of the guest. `protocol` is `tcp` or `udp`."""
+
+    protocol: str
+    host_address: str
+    host_port: int
+    guest_port: int
+
+
+class Network(NamedTuple):
+    """What a guest's network card is plugged into: `kind` is `none`, `user` (with `forwards`) or `lab`.
+
+    `lab` is the lab's name, `mac` the card's address there, `address` the guest's own with its prefix length
+    (`10.77.0.1/24`); both are empty but in a lab.
+    """
+
+    kind: str = "none"
+    forwards: tuple[Forward, ...] = ()
+    lab: str = ""
+    mac: str = ""
+    address: str = ""
+
+
 class GuestSpec(NamedTuple):
     """What Launch was asked for, after validation.
 
@@ -45,6 +68,7 @@ class GuestSpec(NamedTuple):
     initrd: str = ""
     append: str = ""
     require_nesting: bool = True
+    network: Network = Network()
 
 
 class VcpuVerdict(NamedTuple):
