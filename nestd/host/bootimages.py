@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from nestd.host.bootloader import NextBoot
 from nestd.host.efi import PARTITIONS
+from nestd.host.entrytoken import tokens
 from nestd.host.root import Root
 
 PRESETS = "/etc/mkinitcpio.d"
@@ -78,10 +79,10 @@ def presets(root: Root) -> Iterator[Installed]:
 def copies(root: Root, release: str) -> tuple[str, ...]:
     """What kernel-install has put on a boot partition for a kernel: its initramfs, and the entries.
 
-    Only of this system: below its entry token, or its machine id.
+    Only of this system, by what kernel-install names its folders after.
     """
     found = []
-    for token in _tokens(root):
+    for token in tokens(root):
         for partition in PARTITIONS:
             folder = f"{partition}/{token}/{release}"
             found += [
@@ -112,9 +113,3 @@ def _named(root: Root) -> Iterator[Installed]:
             if name in there:
                 yield Installed(f"/boot/{name}", release)
         yield from (Installed(path, release) for path in copies(root, release) if not path.endswith(".conf"))
-
-
-def _tokens(root: Root) -> tuple[str, ...]:
-    """What kernel-install names this system's folders on the boot partition after."""
-    found = ((root.read(path) or "").strip() for path in ("/etc/kernel/entry-token", "/etc/machine-id"))
-    return tuple(dict.fromkeys(one for one in (*found, "Default") if one and re.fullmatch(r"[\w.+-]+", one)))

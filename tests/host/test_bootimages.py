@@ -95,3 +95,8 @@ def test_what_kernel_install_has_copied(tree: Tree, token: str, machine: str, ou
         f"/efi/loader/entries/{ours}-{RELEASE}.conf",
     )
     assert installed(tree.root, None, "9") == (Installed(f"/efi/{ours}/{RELEASE}/initrd", RELEASE),)
+
+
+def test_an_image_that_is_named_after_the_distribution(tree: Tree) -> None:
+    tree.write("/etc/os-release", "ID=arch\n").write(f"/boot/arch/{RELEASE}/initrd", "x")
+    assert copies(tree.root, RELEASE) == (f"/boot/arch/{RELEASE}/initrd",)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from nestd.host.efi import PARTITIONS
+from nestd.host.entrytoken import tokens
 from nestd.host.root import Root
 from nestd.text import bls, cmdline
 from nestd.text.arguments import Edit, edited, has
@@ -35,7 +36,7 @@ class Made(NamedTuple):
 
 def made(root: Root) -> Iterator[Made]:
     """Those of this system. Raises OSError."""
-    tokens = _tokens(root)
+    own = tokens(root)
     for partition in PARTITIONS:
         folder = f"{partition}/{ENTRIES}"
         for name in root.files(folder):
@@ -45,25 +46,9 @@ def made(root: Root) -> Iterator[Made]:
             entry = bls.entry(path, text)
             kernel = _KERNEL.fullmatch(entry.linux)
             rows = [row for row in text.split("\n") if _ROW.fullmatch(row)]
-            mine = kernel and kernel[1] in tokens and entry.id == f"{kernel[1]}-{kernel[2]}"
+            mine = kernel and kernel[1] in own and entry.id == f"{kernel[1]}-{kernel[2]}"
             if mine and kernel and len(rows) == 1:
                 yield Made(path, f"{folder}/{entry.id}.conf", rows[0], kernel[1])
-
-
-def _tokens(root: Root) -> set[str]:
-    """What this system's entries may be named after."""
-    found = {"Default", (root.read("/etc/machine-id") or "").strip()}
-    found.add((root.read("/etc/kernel/entry-token") or "").partition("\n")[0].strip())
-    for path, names in (
-        ("/etc/machine-info", ("KERNEL_INSTALL_MACHINE_ID",)),
-        ("/etc/os-release", ("IMAGE_ID", "ID")),
-        ("/usr/lib/os-release", ("IMAGE_ID", "ID")),
-    ):
-        for row in (root.read(path) or "").split("\n"):
-            name, _, value = row.partition("=")
-            if name in names:
-                found.add(value.strip().strip("\"'"))
-    return found - {""}
 
 
 def row_edited(row: str, edit: Edit) -> str:
