@@ -34,6 +34,8 @@ from nestd.text.cmdline import words
 _GARBLED = "&\\"
 _WRITE = """\
 set -e
+trap 'rm -f -- "$1.nestd"' EXIT
+trap 'exit 1' HUP INT TERM
 cp -p -- "$1" "$1.nestd"
 printf %s "$2" > "$1.nestd"
 sync "$1.nestd"

@@ -30,6 +30,8 @@ _LIMIT = 120.0
 # The file is on the disk before it is renamed; what ends otherwise than in .conf is no entry. Idempotent.
 _EDIT = """\
 set -e
+trap 'rm -f -- "$1.nestd"' EXIT
+trap 'exit 1' HUP INT TERM
 test -e "$1" || exit 0
 cp -p -- "$1" "$1.nestd"
 LC_ALL=C sed -E -e "$2" -- "$1" > "$1.nestd"

@@ -17,7 +17,10 @@ _SILENT = "^[[:blank:]]*(#|$)"
 # $1: the file, $2: what sed does to it. What comes out the same is not written.
 _FUNCTION = """\
 nestd_edit() {
-    cp -p -- "$1" "$1.nestd" && LC_ALL=C sed -E -e "$2" -- "$1" > "$1.nestd" || return
+    cp -p -- "$1" "$1.nestd" && LC_ALL=C sed -E -e "$2" -- "$1" > "$1.nestd" || {
+        rm -f -- "$1.nestd"
+        return 1
+    }
     if cmp -s -- "$1" "$1.nestd"; then
         rm -f -- "$1.nestd"
     else

@@ -80,7 +80,7 @@ def installed(top: Path, release: Release) -> Machine:
         tree.write(path(kernel), entry(release, kernel))
     machine = Machine.of(tree)
     program(machine, "grubby")
-    for name in ("sh", "cp", "mv", "sync"):
+    for name in ("sh", "cp", "mv", "rm", "sync"):
         (machine.tools.folder / name).symlink_to(f"/usr/bin/{name}")
     return machine
 

@@ -31,6 +31,7 @@ from tests.nesting.loaders.carried import (
 from tests.nesting.loaders.installed import FOLDER, LOADER, OLD, entry, install, installed_machine, options
 from tests.nesting.machines import Machine
 from tests.support.fakeloaders import MACHINE_ID, NEW
+from tests.support.loop import run
 
 __all__ = ["installed_machine"]
 
@@ -68,6 +69,20 @@ def test_a_power_cut_leaves_whole_entries(machine: Machine) -> None:
     again, after = steps(machine, LOADER, own, Edit((ON,)))
     assert [step.keeps for step in again if isinstance(step, Run)] == [(entry(NEW),)] and len(again) == 1
     move(machine, LOADER, after, NOTHING)
+    assert state(machine) == before
+
+
+@pytest.mark.parametrize("failing", ["cp", "sed", "sync", "mv"])
+def test_an_edit_that_fails_leaves_nothing(machine: Machine, failing: str) -> None:
+    made, _ = steps(machine, LOADER, Own(), Edit((ON,)))
+    before = state(machine)
+    edit = next(step for step in made if isinstance(step, Run))
+    tool = machine.tools.folder / failing
+    tool.unlink()
+    tool.write_text("#!/bin/sh\necho half\necho no space left >&2\nexit 1\n")
+    tool.chmod(0o755)
+    done = run(machine.host.commands.run(*edit.argv))
+    assert done.code != 0 and "no space left" in done.err
     assert state(machine) == before
 
 
