@@ -2,8 +2,8 @@
 """What was seen in each initramfs, so that none is opened twice: /var/lib/nestd/images.
 
 An image counts as the one that was seen as long as its time and size are the same. Its inode need not be, as
-a FAT file system makes them up anew at each mount, unless it was so young that its time says too little (FAT
-counts two seconds).
+a FAT file system makes them up anew at each mount, unless it was so young that its time says too little. FAT
+counts two seconds, so one that is that young there is let grow older before it is looked into.
 """
 
 # No postponed annotations here: see nestd/model.py.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from nestd import log
+from nestd import log, tasks
 from nestd.host.initramfs import Image
 from nestd.host.machine import Host
 from nestd.host.root import Root
@@ -22,6 +22,7 @@ from nestd.nesting.store import LASTING, Store
 _NAME = "images"
 _PATH = f"{LASTING}/{_NAME}"
 _YOUNG = 4_000_000_000  # ns
+_FAT = 2_000_000_000  # ns between two of FAT's times
 _MOST = 64  # images; and bytes of what an image's files say
 _LONGEST = 12 << 10
 
@@ -60,7 +61,7 @@ async def look(host: Host, path: str) -> Image:
     image = known(host.root, path)
     if image is not None:
         return image
-    mark = _mark(host.root, path)
+    mark = await _grown(host.root, path)
     from nestd.host import initramfs  # noqa: PLC0415 -- start-up looks into none
 
     image = await initramfs.look(host.root, host.commands, path)
@@ -74,6 +75,16 @@ async def look(host: Host, path: str) -> Image:
     except OSError as failure:
         log.warning(f"What is in {path} cannot be remembered in {_PATH}: {failure}")
     return image
+
+
+async def _grown(root: Root, path: str) -> Mark | None:
+    """Its mark, after a wait if it is young and on FAT, which a time of whole two seconds tells."""
+    mark = _mark(root, path)
+    if mark is None or mark.settled or mark.changed % _FAT:
+        return mark
+    # Of a time in the future nothing can be hoped for.
+    await tasks.sleep(min(_YOUNG, max(0, _YOUNG - (time.time_ns() - mark.changed))) / 1e9 + 0.01)
+    return _mark(root, path)
 
 
 def _mark(root: Root, path: str) -> Mark | None:

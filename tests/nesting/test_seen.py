@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from tests.support.initramfs import DRIVER, image
 from tests.support.tree import RELEASE, Tree
 
 IMAGE, OLD = f"/boot/initrd.img-{RELEASE}", 1_700_000_000_000_000_000
+FAT = 2_000_000_000  # ns between two of its times
 RECORD = "/var/lib/nestd/images"
 OPTION = "options kvm_amd nested=0\n# \udcff\n"
 FOUND = Image(IMAGE, ("kvm_amd",), (("/etc/modprobe.d/a.conf", OPTION),), "", "dracut")
@@ -81,6 +84,18 @@ def test_a_file_system_that_makes_up_inodes(tree: Tree, young: bool) -> None:
     os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
     other.replace(path)
     assert (seen.known(again(host).root, IMAGE) is None) == young
+
+
+def test_a_young_one_on_fat_is_looked_into_when_it_is_older(tree: Tree) -> None:
+    """A change makes one on the EFI system partition, and looks into it at once; then comes the reboot."""
+    made = time.time_ns() // FAT * FAT
+    os.utime(tree.path(IMAGE), ns=(made, made))
+    assert look(initramfs.host(tree)) == FOUND
+    assert time.time_ns() - made > 2 * FAT
+    copy = tree.path(IMAGE).with_name("copy")
+    shutil.copy2(tree.path(IMAGE), copy)
+    copy.rename(tree.path(IMAGE))  # another inode, the same time
+    assert seen.known(again(initramfs.host(tree)).root, IMAGE) == FOUND
 
 
 def test_a_doubt_is_not_remembered(tree: Tree) -> None:

@@ -83,6 +83,7 @@ SYSTEMD_BOOT = Ground(
     "truncate -s 100000 /boot/efi/*/*/initrd.img-$(uname -r)",
 )
 GROUNDS = {ground.chain: ground for ground in (GRUB, SYSTEMD_BOOT)}
+LONG = 900.0  # seconds, for what takes one or two minutes
 AT_BOOT = "busctl get-property org.nestd1 /org/nestd1 org.nestd1.Manager NestedAtBoot"
 nightly = pytest.mark.nightly
 grub_in_ci = pytest.mark.parametrize(
@@ -141,7 +142,7 @@ def _prepared(chained: Booted, name: str, script: str) -> Machine:
         machine.load(name)
     else:
         machine.load(package.INSTALLED)
-        machine.sh(f"{script}; sync", timeout=900)
+        machine.sh(f"{script}; sync", timeout=LONG)
         machine.save(name)
         chained.saved.add(name)
     return machine
@@ -152,7 +153,7 @@ def _prepared(chained: Booted, name: str, script: str) -> Machine:
 
 def change(machine: Machine, *words: str, check: bool = True) -> Result:
     """`nestctl WORDS`; an initramfs takes minutes here."""
-    return machine.run(["nestctl", *words], check=check, timeout=900)
+    return machine.run(["nestctl", *words], check=check, timeout=LONG)
 
 
 def trees(machine: Machine, *but: str) -> list[str]:
@@ -352,7 +353,7 @@ def test_the_power_is_cut_around_a_tool(argued: Machine, ground: Ground, when: s
     before_it, after_it = (hang, "") if when == "before" else ("", hang)
     stand_in(machine, ground.tool, before_it, after_it, called=ground.called)
     machine.start(["nestctl", "enable", "--boot", "--replace"])
-    wait_for(machine, "test -e /run/reached")
+    wait_for(machine, "test -e /run/reached", LONG)
     machine.power_cut()
     assert_whole(machine, before, new=True)
 
@@ -363,10 +364,10 @@ def test_the_power_is_cut_around_an_image(early: Machine, ground: Ground, when: 
     machine, before = early, trees(early, "initrd.img")
     hang = "sync; sleep 1000"
     stand_in(machine, ground.maker, hang if when == "before" else "", hang if when == "after" else "")
-    machine.start(["nestctl", "enable", "--boot"], timeout=900)
-    wait_for(machine, "test -e /run/reached")
+    machine.start(["nestctl", "enable", "--boot"], timeout=LONG)
+    wait_for(machine, "test -e /run/reached", LONG)
     machine.power_cut()
-    wait_for(machine, "test ! -e /var/lib/nestd/change")  # it makes the image again
+    wait_for(machine, "test ! -e /var/lib/nestd/change", LONG)  # it makes the image again
     assert_whole(machine, before, "initrd.img", new=True)
     assert_holds(machine, "off" if told(machine)[0] == "off" else "on")
 
@@ -387,9 +388,9 @@ def test_the_power_is_cut_at_a_write(argued: Machine, tmp_path: Path, part: int)
     control = base64.b64encode(faults.control(number, faults.HANG)).decode()
     machine.sh(f"echo {control} | base64 -d | dd of=/run/nestd/faults conv=notrunc status=none; sync")
     machine.start(["nestctl", "enable", "--boot", "--replace"])
-    deadline = time.monotonic() + 300
-    while calls_made(machine) <= number:
-        assert time.monotonic() < deadline
+    deadline = time.monotonic() + LONG
+    while (made := calls_made(machine)) <= number:
+        assert time.monotonic() < deadline, f"{made} calls of {number}"
         time.sleep(0.2)
     machine.power_cut()
     assert_whole(machine, before)

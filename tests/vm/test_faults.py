@@ -74,9 +74,9 @@ def calls_made(machine: Machine) -> int:
     return int.from_bytes(machine.read("/run/nestd/faults")[12:16], "little")
 
 
-def wait_for(machine: Machine, script: str) -> None:
-    """Wait until the text of bash ends with 0."""
-    deadline = time.monotonic() + LIMIT
+def wait_for(machine: Machine, script: str, limit: float = LIMIT) -> None:
+    """Wait until the text of bash ends with 0; at most `limit` seconds."""
+    deadline = time.monotonic() + limit
     while machine.sh(script, check=False).code != 0:
         assert time.monotonic() < deadline, script
         time.sleep(0.2)
