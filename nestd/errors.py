@@ -9,7 +9,7 @@
     │   ├── LimitsExceeded, Timeout, Failed
     │   └── InUse, NotSupported, ReloadFailed, RollbackFailed, Busy, Overridden,
     │       BootloaderUnknown, BootloaderFailed, NestingOff, NestingNotGranted, GuestExists,
-    │       GuestNotFound, LaunchFailed
+    │       GuestNotFound, LabExists, LabNotFound, LaunchFailed, VerifyFailed
     ├── CallFailed                another service answered a call of ours with an error
     ├── Malformed                 a text or a message is not what it claims to be
     └── ToolMissing, ToolFailed   a program that was needed
@@ -155,10 +155,24 @@ class GuestNotFound(BusError):
     name = _OWN + "GuestNotFound"
 
 
+class LabExists(BusError):
+    name = _OWN + "LabExists"
+
+
+class LabNotFound(BusError):
+    name = _OWN + "LabNotFound"
+
+
 class LaunchFailed(BusError):
     """QEMU did not start; the text carries QEMU's own words."""
 
     name = _OWN + "LaunchFailed"
+
+
+class VerifyFailed(BusError):
+    """What proves from inside could not be made or run; what it would have said is not known."""
+
+    name = _OWN + "VerifyFailed"
 
 
 class CallFailed(NestdError):

@@ -50,11 +50,30 @@ class Network(NamedTuple):
     address: str = ""
 
 
+class Overlay(NamedTuple):
+    """A qcow2 image, made before the guest starts: what differs from `base`, which is never written."""
+
+    path: str
+    base: str
+    format: str
+
+
+class Firmware(NamedTuple):
+    """UEFI for a guest: its code, which is only read, and the `variables` of which each guest gets a copy."""
+
+    code: str
+    variables: str
+
+
 class GuestSpec(NamedTuple):
     """What Launch was asked for, after validation.
 
     `memory` is in bytes; `cpu` is `host` or a QEMU model, to which the extension is added;
-    `user` is the name of the account that QEMU runs as.
+    `user` is the name of the account that QEMU runs as. `firmware` is `bios` or `uefi`, `display` `none` or
+    `vnc`. `user_data` is cloud-init's, empty for none. `extra_args` are handed to QEMU as they are.
+    `overlays` are made anew before the start, in `state`, a folder below /var/lib that systemd makes for the
+    user: they are a lab's, and no option of Launch; nor is `lifetime`, the seconds after which systemd ends
+    the guest, 0 for never.
     """
 
     name: str
@@ -69,6 +88,14 @@ class GuestSpec(NamedTuple):
     append: str = ""
     require_nesting: bool = True
     network: Network = Network()
+    cdrom: str = ""
+    firmware: str = "bios"
+    display: str = "none"
+    user_data: bytes = b""
+    extra_args: tuple[str, ...] = ()
+    overlays: tuple[Overlay, ...] = ()
+    state: str = ""
+    lifetime: int = 0
 
 
 class VcpuVerdict(NamedTuple):
@@ -83,7 +110,13 @@ class VcpuVerdict(NamedTuple):
 
 
 class GuestRecord(NamedTuple):
-    """A guest as the bus shows it. `started` is in microseconds since the epoch."""
+    """A guest as the bus shows it; times are in microseconds since the epoch, 0 for not yet.
+
+    `stopping` is empty, `power-button` (it was pressed, and until `stop_deadline` the guest may power itself
+    off) or `unit` (systemd stops it, by force at `stop_deadline`). `result` is systemd's word for its end:
+    empty while it runs, and where nobody saw it end. `last_words` are QEMU's, made printable. `vnc` is the
+    socket of its screen, `lab` the lab that it is in; empty for none.
+    """
 
     name: str
     state: GuestState
@@ -98,3 +131,15 @@ class GuestRecord(NamedTuple):
     started: int
     console: str
     exit_status: int = 0
+    vnc: str = ""
+    lab: str = ""
+    stopping: str = ""
+    stop_deadline: int = 0
+    ended: int = 0
+    result: str = ""
+    last_words: tuple[str, ...] = ()
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and this is only kept for those who ask."""
+        return self.state in (GuestState.EXITED, GuestState.FAILED)

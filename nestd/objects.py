@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
-from nestd import errors, log, tasks
-from nestd.bus import boundary, interface, manager, telling
+from nestd import __version__, errors, log, tasks
+from nestd.bus import guard, interface, manager, telling
 from nestd.bus.connection import Connection
 from nestd.bus.dispatcher import Dispatcher
+from nestd.bus.exported import Handler
 from nestd.bus.guests import GuestObjects
 from nestd.bus.jobs import Jobs
 from nestd.bus.polkit import Authority
+from nestd.bus.runas import RunAs
 from nestd.host import bootloader, configuration
 from nestd.host.accounts import Accounts
 from nestd.host.machine import Host
@@ -29,11 +32,16 @@ from nestd.nesting.pending import Pending
 from nestd.text.modprobe import FOLDERS
 
 if TYPE_CHECKING:
+    from nestd.bus.labs import LabObjects
+    from nestd.fleet import Fleet
     from nestd.guests.launch import Launcher
     from nestd.nesting.diagnosis import Diagnosis
+    from nestd.text.metrics import Seen
 
 # Seconds that a change under way may take to end when nestd is told to stop; systemd waits 90.
 _SETTLE = 60.0
+# Where guests/labstore.py keeps the labs.
+_LABS = "/var/lib/nestd/labs"
 _GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -56,12 +64,17 @@ class Objects:
         self.dispatcher = Dispatcher(
             connection,
             interface.parse(interface.installed()),
-            boundary.Guard(authority),
+            guard.Guard(authority),
             self._machine_id,
             top=manager.PATH,
         )
         Jobs(self.dispatcher, self.changer)
-        self.registry = GuestObjects(self.dispatcher, host.root, units).registry
+        self._fleet: Fleet | None = None
+        self.changer.on_progress.append(lambda _: self._fleet_told())
+        self.registry = GuestObjects(
+            self.dispatcher, host.root, units, host.commands, connection, self._guests_told
+        ).registry
+        self._labs: LabObjects | None = None
 
         @cache
         def launcher() -> Launcher:
@@ -77,6 +90,23 @@ class Objects:
             more = (self.changer.checks, self.pending.checks, self.keeper.checks)
             return Diagnosis(host, self.observer, more)
 
+        @cache
+        def proof() -> Mapping[str, Handler]:
+            from nestd.bus.proof import Proof  # noqa: PLC0415 -- start-up does not need it
+
+            return Proof(host, self.observer, self.changer, launcher(), RunAs(authority)).methods
+
+        def labs() -> LabObjects:
+            if self._labs is None:
+                from nestd.bus.labs import LabObjects  # noqa: PLC0415 -- start-up does not need it
+                from nestd.guests.livelab import Ground  # noqa: PLC0415 -- as above
+
+                path = os.environ.get("PATH", _GUEST_PATH)
+                around = Ground(host.root, host.commands, units, Accounts(), self.registry, launcher, path)
+                self._labs = LabObjects(self.dispatcher, around, RunAs(authority), self.manager.ready)
+            return self._labs
+
+        self._make_labs = labs
         self.manager = manager.Manager(
             self.observer,
             self.changer,
@@ -88,6 +118,8 @@ class Objects:
             diagnosis,
             self.pending,
             self.keeper,
+            proof,
+            labs,
         )
         self._monitor = ModuleMonitor(self._module_event, self.observer.stale)
         self._watch = FolderWatch(host.root, (*FOLDERS, *bootloader.folders(host.root)), self.observer.stale)
@@ -101,11 +133,23 @@ class Objects:
                 what = type(source).__name__
                 log.error(f"Changes by others may be noticed late: {what} cannot start: {failure}")
         self.observer.stale()
+        self._tell_fleet()
+
+    async def restore_labs(self) -> None:
+        """Take up the labs of an earlier nestd, if there are any. CallFailed, OSError."""
+        if self._host.root.names(_LABS):
+            await self._make_labs().labs.restore()
+
+    def settle_labs(self) -> None:
+        """Begin to settle what an earlier nestd has left of labs half done."""
+        if self._labs is not None:
+            self._labs.labs.settle()
 
     def reload(self) -> None:
         """Read nestd.conf again. What is under way goes on; what is wrong in it is logged."""
         self.settings = configuration.read(self._host.root)
         self.keeper.enforce(self.settings.enforce)
+        self._tell_fleet()
         log.info(
             f"The configuration was read again: Enforce={'when-idle' if self.settings.enforce else 'no'}, "
             f"Loader={self.settings.loader or 'auto'}."
@@ -122,8 +166,37 @@ class Objects:
                 await self.changer.settle()
         except TimeoutError:
             log.error("A change under way did not end in time; its tools go on without nestd.")
+        if self._fleet is not None:
+            await self._fleet.close()
         await self.dispatcher.close()
+        if self._labs is not None:
+            await self._labs.labs.close()
         await self.registry.close()
+
+    def _tell_fleet(self) -> None:
+        """Write the files that the settings name from now on, if there are any."""
+        if self._fleet is None and (self.settings.prometheus or self.settings.features):
+            from nestd.fleet import Fleet  # noqa: PLC0415 -- most machines have no such file
+
+            self._fleet = Fleet(self._host.root, self._seen)
+        if self._fleet is not None:
+            self._fleet.configure(self.settings)
+
+    def _guests_told(self) -> None:
+        if self._labs is not None:
+            self._labs.labs.refresh()
+        self._fleet_told()
+
+    def _fleet_told(self) -> None:
+        if self._fleet is not None:
+            self._fleet.told()
+
+    def _seen(self) -> Seen:
+        from nestd.text.metrics import Seen  # noqa: PLC0415 -- as above
+
+        status, waiting, drift = self.observer.status, self.pending.waiting, self.keeper.drift
+        states = tuple(record.state for record in self.registry.records)
+        return Seen(__version__, status, waiting is not None, drift is not None, states)
 
     def _machine_id(self) -> str:
         for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
@@ -138,15 +211,18 @@ class Objects:
         if changed:
             self.dispatcher.changed(manager.PATH, manager.INTERFACE, changed)
         self.keeper.look()
+        self._fleet_told()
 
     def _pending_changed(self) -> None:
         now = telling.properties_of(self.observer.status, self.pending.waiting)["PendingChange"]
         self.dispatcher.changed(manager.PATH, manager.INTERFACE, {"PendingChange": now})
         self.keeper.look()
+        self._fleet_told()
 
     def _drifted(self, drift: Drift) -> None:
         values = (str(drift.expected), str(drift.actual), drift.cause)
         self.dispatcher.emit(manager.PATH, manager.INTERFACE, "Drift", *values)
+        self._fleet_told()
 
     def _module_event(self, event: ModuleEvent) -> None:
         if event.module.startswith("kvm"):

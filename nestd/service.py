@@ -93,6 +93,7 @@ class _Service:
             )
             return 1
         self._notify.keep_alive()
+        objects.settle_labs()
         over = tasks.Event()
         gone = tasks.create_task(self._connection.wait_for_disconnect())
         stopped = tasks.create_task(stop.wait())
@@ -156,6 +157,7 @@ class _Service:
     async def _restore_guests(self) -> None:
         try:
             await self._objects.registry.restore()
+            await self._objects.restore_labs()
         except (errors.CallFailed, OSError) as failure:
             # Without systemd on the bus there are no guests; reading and changing work all the same.
             log.warning(f"No guests can be found or started: {failure}")

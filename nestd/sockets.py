@@ -44,6 +44,19 @@ async def send(sock: socket.socket, data: bytes) -> None:
             await _ready(sock.fileno(), loop.add_writer, loop.remove_writer)
 
 
+async def send_with(sock: socket.socket, data: bytes, descriptor: int) -> None:
+    """Send all of it, with a copy of `descriptor` (SCM_RIGHTS, unix(7)). Raises OSError."""
+    loop = running()
+    while True:
+        try:
+            sent = socket.send_fds(sock, [data], [descriptor])
+        except BlockingIOError:
+            await _ready(sock.fileno(), loop.add_writer, loop.remove_writer)
+        else:
+            break
+    await send(sock, data[sent:])
+
+
 async def _ready(fd: int, add: Callable[..., None], remove: Callable[[int], None]) -> None:
     ready = Event()
     add(fd, ready.set)

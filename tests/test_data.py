@@ -28,16 +28,18 @@ DTDS = Path("/usr/share")
 
 ADMIN = "auth_admin"
 KEEP = "auth_admin_keep"
-# any, inactive, active; and the details that nestd passes.
+# any, inactive, active; and the details that the message shows.
 ACTIONS = {
     "org.nestd1.set-runtime": ((ADMIN, ADMIN, KEEP), {"nested"}),
     "org.nestd1.set-boot": ((ADMIN, ADMIN, ADMIN), {"nested"}),
     "org.nestd1.launch": ((ADMIN, ADMIN, KEEP), {"guest"}),
-    "org.nestd1.manage-guests": ((ADMIN, ADMIN, KEEP), {"guest", "verb"}),
+    "org.nestd1.launch-raw": ((ADMIN, ADMIN, ADMIN), {"guest"}),
+    "org.nestd1.manage-guests": ((ADMIN, ADMIN, KEEP), {"guest"}),
 }
 INTERFACES = (
     "org.nestd1.Manager",
     "org.nestd1.Guest",
+    "org.nestd1.Lab",
     "org.freedesktop.DBus.Introspectable",
     "org.freedesktop.DBus.ObjectManager",
     "org.freedesktop.DBus.Peer",
@@ -233,9 +235,9 @@ def test_every_key_of_nestd_conf_has_its_entry_and_no_other() -> None:
     told = {}
     for section, text in re.findall(r"^\.Sh THE SECTION \[(\w+)\]\n(.*?)(?=^\.Sh )", page, re.M | re.S):
         entries = re.findall(r"^\.It Va (\w+) Ns = Ns Cm (.*)$", text, re.M)
-        told[section] = {key: tuple(values.split(" | ")) for key, values in entries}
+        told[section] = {key: tuple(values.replace("| Ar ", "| ").split(" | ")) for key, values in entries}
         for key, values in told[section].items():
-            assert f".Cm {values[0]} ,\nthe default," in text, key
+            assert f".It Va {key} " in text and f".Cm {values[0]} ,\nthe default," in text, key
     assert told == settings.KEYS
 
 
@@ -260,7 +262,7 @@ def test_the_user_of_guests(tmp_path: Path) -> None:
     assert re.fullmatch(r"nestd:x:\d+:\n", (tmp_path / "etc/group").read_text())
 
 
-@pytest.mark.parametrize("page", ["nestd.8", "nestctl.1", "nestd.conf.5"])
+@pytest.mark.parametrize("page", ["nestd.8", "nestctl.1", "nestd.conf.5", "org.nestd1.5", "nested-kvm.7"])
 def test_man_pages_are_clean(page: str) -> None:
     assert run("mandoc", "-T", "lint", "-W", "warning", DATA / page) == ""
 
@@ -283,8 +285,11 @@ def listed(page: str) -> set[str]:
 def test_every_member_has_its_entry(
     nestd_page: str, interface: str, kind: str, member: str, signature: str
 ) -> None:
-    chapters = re.split(r"^\.Sh (?:THE JOBS|THE GUESTS|THE NEXT BOOT)$", nestd_page, flags=re.MULTILINE)
-    chapter = chapters[["org.nestd1.Manager", "org.nestd1.Job", "org.nestd1.Guest"].index(interface)]
+    chapters = re.split(
+        r"^\.Sh (?:THE JOBS|THE GUESTS|THE LABS|THE NEXT BOOT)$", nestd_page, flags=re.MULTILINE
+    )
+    order = ["org.nestd1.Manager", "org.nestd1.Job", "org.nestd1.Guest", "org.nestd1.Lab"]
+    chapter = chapters[order.index(interface)]
     if kind == "property":
         assert f".It Sy {member} Pq Li {signature}\n" in chapter
     else:
@@ -300,9 +305,11 @@ def test_every_action_obstacle_and_error_has_its_entry(nestd_page: str) -> None:
     assert {*ACTIONS, *(x.value for x in Obstacle if x), *own} <= listed(nestd_page)
 
 
-def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    [found] = [x.choices for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
-    return dict(found)
+def commands(parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:
+    """Every command, also those of commands."""
+    found = [x.choices for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
+    named = [each for choices in found for each in choices.items()]
+    return named + [deeper for _, each in named for deeper in commands(each)]
 
 
 def test_every_command_and_option_of_nestctl_has_its_entry() -> None:
@@ -310,11 +317,11 @@ def test_every_command_and_option_of_nestctl_has_its_entry() -> None:
     parser = arguments.parser()
     options = {
         option
-        for each in (parser, *commands(parser).values())
+        for each in (parser, *(below for _, below in commands(parser)))
         for option in each._option_string_actions
         if option.startswith("--")
     }
-    assert set(commands(parser)) <= listed(page)
+    assert {name for name, _ in commands(parser)} <= listed(page)
     assert {f"--{x}" for x in re.findall(r"\bFl -([a-z-]+)", page)} == options
 
 

@@ -21,6 +21,7 @@ FLOORS = {
     "nestd.host": 2,
     "nestd.nesting": 3, "nestd.guests": 3,
     "nestd.bus": 4,
+    "nestd.fleet": 5,
     "nestd.notify": 5,
     "nestd.objects": 5,
     "nestd.service": 5,

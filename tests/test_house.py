@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from nestd import errors
-from nestd.bus import boundary
+from nestd.bus import boundary, guard
 from nestd.ctl import arguments
 from nestd.guestmodel import GuestState
 from nestd.model import DriverState, Extension, Nesting, Obstacle, Policy, Scope
@@ -21,7 +21,7 @@ from nestd.text import settings
 
 TOP = Path(__file__).resolve().parents[1]
 XML = TOP / "data/org.nestd1.xml"
-SOURCES = ("nestd", "data", "packaging", "tests", ".ci")
+SOURCES = ("nestd", "data", "examples", "packaging", "tests", ".ci")
 # What cannot hold a comment, is prose, or is a capture or a text that must be what it is.
 WITHOUT_A_LINE = {".md", ".json", ".pyc", ".txt", ".patch", ".install", ".links", ".docs"}
 CAPTURED = ("tests/captures", "packaging/debian")
@@ -60,13 +60,13 @@ def test_every_python_file_begins_alike() -> None:
 
 
 def test_the_table_of_who_may_has_every_method_and_no_other() -> None:
-    assert set(boundary.RULES) == methods()
+    assert set(guard.RULES) == methods()
 
 
 def test_every_action_of_the_table_is_in_the_policy_and_the_other_way_round() -> None:
     policy = ElementTree.parse(TOP / "data/org.nestd1.policy")
     known = {action.get("id") for action in policy.findall("action")}
-    assert known == {boundary.SET_RUNTIME, boundary.SET_BOOT, boundary.LAUNCH, boundary.MANAGE_GUESTS}
+    assert known == {guard.SET_RUNTIME, guard.SET_BOOT, guard.LAUNCH, guard.LAUNCH_RAW, guard.MANAGE_GUESTS}
 
 
 @pytest.mark.parametrize("values", [DriverState, Extension, GuestState, Nesting, Obstacle, Policy, Scope])

@@ -13,6 +13,10 @@ from nestd.tasks import Event, Task, create_task, sleep, wait
 
 PER_CALLER = 16
 TOTAL = 256
+# Bytes of all messages under way, beyond what is short of each. Anybody can have a call wait for polkit, with
+# half a MiB in it, which as text takes four times that in memory; the unit has 256 MiB (data/nestd.service).
+HELD = 16 << 20
+_SHORT = 4 << 10
 
 
 class _Caller:
@@ -31,18 +35,23 @@ class Callers:
         self._callers: dict[str, _Caller] = {}
         self._watches: set[Task[None]] = set()
         self._count = 0
+        self._held = 0
 
-    def start(self, sender: str, work: Coroutine[Any, Any, None], ended: Callable[[bool], None]) -> None:
+    def start(
+        self, sender: str, work: Coroutine[Any, Any, None], ended: Callable[[bool], None], size: int = 0
+    ) -> None:
         """Run `work` for a caller; `ended` is told, in every case, whether it was cancelled.
 
+        `size`: bytes of the message, which is held until then.
         LimitsExceeded: too much is under way already; `work` is then closed, and `ended` not called.
         """
         caller = self._callers.get(sender)
-        if self.full(sender):
+        held = max(size - _SHORT, 0)
+        if self.full(sender) or (held and self._held + held > HELD):
             work.close()
             raise errors.LimitsExceeded(
-                f"Too many calls are under way ({PER_CALLER} for each caller, {TOTAL} in all): "
-                "wait for their replies first."
+                f"Too many calls are under way ({PER_CALLER} for each caller, {TOTAL} and {HELD >> 20} MiB "
+                "in all): wait for their replies first."
             )
         if caller is None:
             caller = self._callers[sender] = _Caller()
@@ -52,10 +61,12 @@ class Callers:
         task = create_task(work)
         caller.tasks.add(task)
         self._count += 1
+        self._held += held
 
         def done(task: Task[None]) -> None:
             caller.tasks.discard(task)
             self._count -= 1
+            self._held -= held
             if not caller.tasks:
                 del self._callers[sender]
                 if caller.watch is not None:

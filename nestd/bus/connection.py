@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -92,19 +93,23 @@ class Connection:
         *,
         limit: float = 25.0,
         interactive: bool = False,
+        fds: Sequence[int] = (),
     ) -> list[Any]:
         """Call and return the body of the reply.
 
-        `limit`: seconds for all of it. Raises CallFailed with the error's name: the service's or the
-        bus's own, NoReply after the limit, Disconnected. Cancelling it forgets the reply.
+        `limit`: seconds for all of it. A value of the type h is a place in `fds`, which stay the caller's.
+        Raises CallFailed with the error's name: the service's or the bus's own, NoReply after the limit,
+        Disconnected; OSError: `fds` cannot be handed over. Cancelling it forgets the reply.
         """
         flags = Flag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Flag(0)
         try:
             async with tasks.timeout(limit):
                 owner = await self._owner(destination)
                 serial = self.next_serial()
-                data = message.call(serial, owner, path, interface, member, signature, body, flags=flags)
-                answer = await self._ask(serial, owner, data)
+                data = message.call(
+                    serial, owner, path, interface, member, signature, body, flags=flags, fds=len(fds)
+                )
+                answer = await self._ask(serial, owner, data, fds)
         except TimeoutError:
             raise errors.CallFailed(
                 _NO_REPLY, f"{destination} did not answer {member} within {limit:g} s"
@@ -167,13 +172,13 @@ class Connection:
             [owner] = await self.bus("GetNameOwner", "s", [name])
         return str(owner)
 
-    async def _ask(self, serial: int, owner: str, data: bytes) -> message.Message:
+    async def _ask(self, serial: int, owner: str, data: bytes, fds: Sequence[int]) -> message.Message:
         if self._lost.is_set():
             raise errors.CallFailed(_DISCONNECTED, "the connection to the bus is closed")
         future: tasks.Future[message.Message] = tasks.Future()
         self._waiting[serial] = (owner, future)
         try:
-            self.send(data)
+            self.send(data, _copies(fds))
             return await future
         finally:
             del self._waiting[serial]
@@ -201,6 +206,18 @@ class Connection:
         for _, future in self._waiting.values():
             if not future.done():
                 future.set_exception(errors.CallFailed(_DISCONNECTED, "the connection to the bus was closed"))
+
+
+def _copies(fds: Sequence[int]) -> list[int]:
+    """Descriptors of the same open files, for one who closes them. OSError: there is no room for all."""
+    made: list[int] = []
+    try:
+        made.extend(os.dup(fd) for fd in fds)
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 def _result(answer: message.Message) -> list[Any]:

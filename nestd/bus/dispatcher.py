@@ -179,7 +179,7 @@ class Dispatcher:
                 self._fail(header, errors.Failed(text))
 
         try:
-            self._callers.start(call.sender, work, ended)
+            self._callers.start(call.sender, work, ended, len(received.frame.data))
         except errors.LimitsExceeded:
             ended(False)
             raise

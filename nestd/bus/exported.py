@@ -39,6 +39,15 @@ class Handler(NamedTuple):
     reads: bool = False
 
 
+def late(methods: Callable[[], Mapping[str, Handler]], name: str, *, reads: bool = False) -> Handler:
+    """The method `name` of `methods`, which is called, and so imported, when somebody calls that."""
+    return Handler(
+        lambda call: methods()[name].validate(call),  # noqa: PLW0108 -- not before there is a call
+        lambda request, call: methods()[name].act(request, call),  # noqa: PLW0108 -- as above
+        reads=reads,
+    )
+
+
 class Exported(Protocol):
     """An object with one interface of the XML, and exactly that interface's members."""
 

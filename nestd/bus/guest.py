@@ -27,7 +27,7 @@ class Guest:
         self._registry = registry
         self._record = record
         self.methods: Mapping[str, Handler] = {
-            "Stop": Handler(_timeout, self._stop),
+            "Stop": Handler(timeout, self._stop),
             "Kill": Handler(no_request, self._kill),
             "OpenConsole": Handler(no_request, self._open_console),
             "GetConsoleLog": Handler(no_request, self._console_log, reads=True),
@@ -71,6 +71,13 @@ class Guest:
             "Started": record.started,
             "Console": record.console,
             "ExitStatus": record.exit_status,
+            "Vnc": record.vnc,
+            "Lab": record.lab,
+            "Stopping": record.stopping,
+            "StopDeadline": record.stop_deadline,
+            "Ended": record.ended,
+            "Result": record.result,
+            "LastWords": list(record.last_words),
         }
 
     async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:
@@ -88,8 +95,9 @@ class Guest:
         return [self._registry.console_log(self.name)]
 
 
-def _timeout(call: Call) -> int:
-    timeout: int = boundary.options(call.arguments[0], _STOP_OPTIONS).get("timeout", _STOP_TIMEOUT)
-    if timeout > _LONGEST_TIMEOUT:
-        raise errors.InvalidArgs(f"timeout is in seconds, at most {_LONGEST_TIMEOUT} (a day), not {timeout}.")
-    return timeout
+def timeout(call: Call) -> int:
+    """`validate` for Stop: seconds. InvalidArgs."""
+    seconds: int = boundary.options(call.arguments[0], _STOP_OPTIONS).get("timeout", _STOP_TIMEOUT)
+    if seconds > _LONGEST_TIMEOUT:
+        raise errors.InvalidArgs(f"timeout is in seconds, at most {_LONGEST_TIMEOUT} (a day), not {seconds}.")
+    return seconds

@@ -4,18 +4,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from nestd import errors, tasks
+from nestd import errors
 from nestd.bus import boundary, telling
-from nestd.bus.exported import Call, Handler, no_request
+from nestd.bus.exported import Call, Handler, late, no_request
 from nestd.bus.polkit import Authority
+from nestd.bus.runas import RunAs
 from nestd.bus.scan import Scan
 from nestd.guestmodel import GuestSpec
 from nestd.guests.registry import Registry
-from nestd.host.accounts import Accounts
 from nestd.host.kmod import Kmod
 from nestd.host.root import Root
-from nestd.host.units import bus_label_escape
-from nestd.model import Holder, Nesting, Status, Waiting
+from nestd.host.services import bus_label_escape
+from nestd.model import Extension, Holder, Nesting, Status, Waiting
 from nestd.nesting import obstacles
 from nestd.nesting.changer import Changer
 from nestd.nesting.keeper import Keeper
@@ -23,14 +23,13 @@ from nestd.nesting.observer import Observer
 from nestd.nesting.pending import Pending
 
 if TYPE_CHECKING:
+    from nestd.bus.labs import LabObjects
     from nestd.guests.launch import Launcher
     from nestd.nesting.diagnosis import Diagnosis
 
 PATH = "/org/nestd1"
 INTERFACE = "org.nestd1.Manager"
 GUESTS = f"{PATH}/guest"
-# The account that QEMU runs as when root launches a guest and names no other.
-SYSTEM_ACCOUNT = "nestd"
 
 
 class LaunchRequest(NamedTuple):
@@ -47,7 +46,7 @@ class Manager:
     """The manager object: reads from the observer, changes through the changer, launches guests.
 
     `launcher` gives the one that launches, and is called for the first time when somebody does;
-    so is `diagnosis`.
+    so is `diagnosis`, and `proof`, which gives the methods of bus/proof.py, and `labs`.
     """
 
     interface = INTERFACE
@@ -64,19 +63,22 @@ class Manager:
         diagnosis: Callable[[], "Diagnosis"],
         pending: Pending,
         keeper: Keeper,
+        proof: Callable[[], Mapping[str, Handler]],
+        labs: Callable[[], "LabObjects"],
     ) -> None:
         self._observer = observer
         self._changer = changer
         self._launcher = launcher
         self._registry = registry
         self._authority = authority
-        self._accounts = Accounts()
+        self._run_as = RunAs(authority)
         self._root = root
         self._kmod = kmod
         self._holders = Scan(self._read_holders)
         self._diagnosis = diagnosis
         self._pending = pending
         self._keeper = keeper
+        self._labs = labs
         self.methods: Mapping[str, Handler] = {
             "GetStatus": Handler(self._seen, self._get_status, pure=True),
             "Diagnose": Handler(no_request, self._diagnose, reads=True),
@@ -87,6 +89,9 @@ class Manager:
             "CancelPending": Handler(lambda _: self._pending.waiting, self._cancel_pending),
             "Launch": Handler(_launch_request, self._launch),
             "GetGuest": Handler(lambda call: call.arguments[0], self._get_guest, reads=True),
+            **{name: late(proof, name, reads=True) for name in ("Verify", "MeasureExit", "CheckCpu")},
+            "CreateLab": late(lambda: labs().methods, "CreateLab"),
+            "GetLab": late(lambda: labs().methods, "GetLab", reads=True),
         }
 
     @property
@@ -145,29 +150,23 @@ class Manager:
         return []
 
     async def _launch(self, asked: LaunchRequest, call: Call) -> Sequence[Any]:
-        user = await self._user_for(asked, call)
+        spec = asked.spec._replace(user=await self._run_as.account(asked.user, call))
+        extension = await self.ready(spec.require_nesting)
+        launch = self._labs().labs.join if spec.network.kind == "lab" else self._launcher().launch
+        record = await launch(spec, extension)
+        return [guest_path(record.name)]
+
+    async def ready(self, require_nesting: bool) -> Extension:
+        """The extension, once guests can be started. NestingOff: they need nesting, and it is not on."""
         # In the middle of a reload there is no truth to be told yet, and KVM must not be asked.
         await self._changer.settle()
         status = self._observer.refresh().status
-        if asked.spec.require_nesting and status.nested is not Nesting.ON:
+        if require_nesting and status.nested is not Nesting.ON:
             raise errors.NestingOff(_nesting_off(status))
-        record = await self._launcher().launch(asked.spec._replace(user=user), status.extension)
-        return [guest_path(record.name)]
-
-    async def _user_for(self, asked: LaunchRequest, call: Call) -> str:
-        """The account that the guest runs as: the caller's own, unless root says otherwise."""
-        uid = await self._authority.uid_of(call.sender)
-        if uid == 0:
-            return asked.user or SYSTEM_ACCOUNT
-        account = await tasks.to_thread(self._accounts.by_uid, uid)
-        if account is None:
-            raise errors.InvalidArgs(
-                f"There is no account with the user id {uid}, which asks: no guest can run as it."
-            )
-        return account.name
+        return status.extension
 
     def _get_guest(self, name: str, _: Call) -> Sequence[Any]:
-        return [guest_path(self._registry.get(name).name)]
+        return [guest_path(self._registry.find(name).name)]
 
 
 def guest_path(name: str) -> str:
@@ -176,11 +175,11 @@ def guest_path(name: str) -> str:
 
 
 def _launch_request(call: Call) -> LaunchRequest:
-    from nestd.guests import request  # noqa: PLC0415 -- start-up does not need it
+    from nestd.bus import launchoptions  # noqa: PLC0415 -- start-up does not need it
+    from nestd.guests import request  # noqa: PLC0415 -- as above
 
     name, raw = call.arguments
-    options = boundary.options(raw, request.OPTIONS)
-    options["disks"] = [boundary.options(disk, request.DISK_OPTIONS) for disk in options.get("disks", ())]
+    options = launchoptions.plain(raw, request.OPTIONS)
     user = options.get("user", "")
     return LaunchRequest(request.guest_spec(name, user, options), user)
 

@@ -16,6 +16,20 @@ from .client import Client
 from .failures import FAILED, CtlError, Refused
 from .screen import Screen
 
+
+def _prove(given: Namespace, client: Client, screen: Screen) -> int:
+    from . import proof  # noqa: PLC0415 - reading does not need it
+
+    verbs = {"verify": proof.verify, "measure": proof.measure, "cpu": proof.cpu}
+    return verbs[given.command](given, client, screen)
+
+
+def _lab(given: Namespace, client: Client, screen: Screen) -> None:
+    from . import labs  # noqa: PLC0415 - as above
+
+    labs.run(given, client, screen)
+
+
 COMMANDS: dict[str, Callable[[Namespace, Client, Screen], int | None]] = {
     "status": commands.status,
     "diagnose": commands.diagnose,
@@ -25,13 +39,17 @@ COMMANDS: dict[str, Callable[[Namespace, Client, Screen], int | None]] = {
     "revert": commands.revert,
     "cancel": commands.cancel,
     "launch": guests.launch,
+    "verify": _prove,
+    "measure": _prove,
+    "cpu": _prove,
     "list": guests.list_guests,
     "show": guests.show,
     "stop": guests.stop,
     "kill": guests.kill,
     "console": guests.console,
+    **{f"lab {verb}": _lab for verb in ("create", "list", "show", "start", "stop", "remove")},
 }
-_READING = ("status", "diagnose", "holders", "list", "show")
+_READING = ("status", "diagnose", "holders", "list", "show", "lab list", "lab show")
 
 
 def main(argv: list[str] | None = None) -> int:

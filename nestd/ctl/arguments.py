@@ -8,8 +8,8 @@ import sys
 
 from nestd import __version__
 
-from . import launcharguments
-from .argumenttypes import seconds, word
+from . import labarguments, launcharguments, proofarguments
+from .argumenttypes import key, seconds, word
 
 TYPE_CHECKING = False  # as typing has it, which costs time to load
 if TYPE_CHECKING:
@@ -21,12 +21,15 @@ exit codes:
   1  failed
   2  the command line, or what it asks for, makes no sense
   3  refused by polkit
-  4  not supported on this machine
+  4  not supported on this machine, or nesting does not work here
   5  in use, or busy with another change
 """
 
 _DRY_RUN = "tell the steps and do nothing"
-_READING = ("status", "diagnose", "holders", "list", "show", "enable", "disable", "revert", "launch")
+_READING = (
+    *("status", "diagnose", "holders", "list", "show", "enable", "disable", "revert", "launch"),
+    *("verify", "measure", "cpu", "lab create", "lab list", "lab show"),
+)
 #: what the option loader of Enable and Disable takes
 LOADERS = ("grub", "kernel-install", "grubby", "rpm-ostree", "ostree", "bootc")
 
@@ -80,15 +83,27 @@ def parser() -> _Parser:
     revert = command("revert", "take back all that was set for the next boots", reading)
     revert.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
     command("cancel", "forget the change that waits until nobody uses KVM")
-    launcharguments.add(command("launch", "start a guest", name, reading))
-    command("list", "list the guests", reading)
+    launch = command("launch", "start a guest", name, reading)
+    launcharguments.add(launch)
+    _escape(launch)
+    proofarguments.add_verify(
+        command("verify", "prove that nesting works here, in a guest of a guest", reading)
+    )
+    proofarguments.add_measure(command("measure", "tell what virtualization costs on this machine", reading))
+    proofarguments.add_cpu_forms(
+        command("cpu", "print a CPU that can nest, for QEMU and for libvirt", reading)
+    )
+    command("list", "list the guests", reading).add_argument(
+        "--all", action="store_true", help="also those that have ended in the last minutes"
+    )
     command("show", "tell everything about a guest", name, reading)
     stop = command("stop", "press the guest's power button, and stop it if that does not help", name)
     stop.add_argument(
         "--timeout", metavar="S", type=seconds, help="seconds that the guest has to power off (default 30)"
     )
     command("kill", "end a guest at once", name)
-    command("console", "use a guest's serial console; Ctrl-] leaves it", name)
+    _escape(command("console", "use a guest's serial console; Ctrl-] leaves it", name))
+    labarguments.add(command("lab", "have guests on a network of their own"), bus, reading)
     return top
 
 
@@ -101,17 +116,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
     top.parse_args(argv, given)
     if given.json and given.command not in _READING:
         top.error(f"{given.command} has no --json")
+    starts = given.command in ("launch", "lab create")
+    if starts and not given.kernel and (given.initrd or given.append is not None):
+        top.error("--initrd and --append need --kernel")
     if given.command == "launch":
-        if not given.kernel and (given.initrd or given.append is not None):
-            top.error("--initrd and --append need --kernel")
         if given.json and given.console:
             top.error("--json and --console exclude each other")
+        if given.forwards and given.network not in (None, {"kind": "user"}):
+            top.error("--forward needs --network=user, which is the default with it")
     return given
 
 
 def _part() -> _Parser:
     # SUPPRESS: what stands before the command is not overwritten by the defaults of what stands behind it.
     return _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+
+
+def _escape(part: argparse.ArgumentParser) -> None:
+    part.add_argument(
+        "--escape", metavar="KEY", type=key, help="the key that leaves the console, such as ^A (default ^])"
+    )
 
 
 def _change(part: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 
+_CTRL = ("Ctrl-", "ctrl-", "CTRL-")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -28,6 +29,14 @@ def seconds(text: str) -> int:
     if value > 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is more than a day")
     return value
+
+
+def key(text: str) -> bytes:
+    """A key that is pressed together with Ctrl, written `^A` or `Ctrl-A`."""
+    letter = text.removeprefix("^") if text.startswith("^") else text[5:] if text[:5] in _CTRL else ""
+    if len(letter) != 1 or not "@" <= letter.upper() <= "_":
+        raise argparse.ArgumentTypeError(f"{text!r} is no such key: write ^ and a letter or one of @[\\]^_")
+    return bytes([ord(letter.upper()) - 64])
 
 
 def word(text: str) -> str:

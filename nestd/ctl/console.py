@@ -1,30 +1,31 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A guest's serial console on this terminal: bytes through, in both directions."""
+"""The guest's serial console on this terminal: bytes through, in both directions.
+
+A serial line carries no size of a window: the guest has the one that it was told there (stty(1)), or asks the
+terminal itself (resize(1), systemd), whose answer passes as every other key does. So nothing is sent when the
+window changes.
+"""
 
 from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import sys
-import termios
-import tty
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
 
+from . import replay
 from .failures import Unwritable
+from .terminal import lend, reset
 
 ESCAPE = b"\x1d"  # Ctrl-], as in telnet and virsh
 _PIECE = 65536
 
 
-def attach(descriptor: int, said: bytes) -> bool:
+def attach(descriptor: int, said: bytes, escape: bytes = ESCAPE) -> bool:
     """Connect this process's standard input and output with a console until one of them ends.
 
-    `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the
-    escape key leaves, and whatever ends the console, the terminal is as it was before. Without a
+    `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the key
+    `escape` leaves, and whatever ends the console, the terminal is as it was before. Without a
     terminal the end of the input leaves the output running until the guest closes it: QEMU takes a
     half-closed socket for a client that has gone. Returns whether the escape key was typed.
     """
@@ -32,30 +33,15 @@ def attach(descriptor: int, said: bytes) -> bool:
         if sys.stdout is None:
             raise Unwritable("standard output is closed, so there is nowhere to show the console")
         guest.setblocking(False)
-        _write(sys.stdout.fileno(), said)
-        if sys.stdin is None or not sys.stdin.isatty():
-            return _proxy(guest, None if sys.stdin is None else sys.stdin.fileno(), sys.stdout.fileno(), b"")
-        with _raw(sys.stdin.fileno()):
-            return _proxy(guest, sys.stdin.fileno(), sys.stdout.fileno(), ESCAPE)
-
-
-@contextmanager
-def _raw(terminal: int) -> Iterator[None]:
-    """The terminal passes every byte, and is restored at the end, a signal's end included."""
-    before = termios.tcgetattr(terminal)
-    handlers = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        tty.setraw(terminal)
-        yield
-    finally:
-        with suppress(termios.error):  # the terminal itself may be gone
-            termios.tcsetattr(terminal, termios.TCSANOW, before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-
-
-def _leave(number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+        source = None if sys.stdin is None else sys.stdin.fileno()
+        sink = sys.stdout.fileno()
+        try:
+            _write(sink, replay.quiet(said) if os.isatty(sink) else said)
+            if source is None or not os.isatty(source):
+                return _proxy(guest, source, sink, b"")
+            return lend(source, lambda: _proxy(guest, source, sink, escape))
+        finally:
+            reset(sink, os.environ.get("TERM", ""))
 
 
 def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -> bool:

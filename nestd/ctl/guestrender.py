@@ -29,25 +29,69 @@ def guests(rows: Sequence[Values], style: Style = PLAIN) -> str:
     return columns(rows_of, style)
 
 
-def guest(values: Values, started: str, style: Style = PLAIN) -> str:
-    """Everything about one guest; `started` is its time of start as a person reads it."""
+def guest(values: Values, extension: str, times: tuple[str, str], style: Style = PLAIN) -> str:
+    """Everything about one guest; `times` are those of its start and of its end as a person reads them.
+
+    `extension` is the CPU's, which the verdict is about.
+    """
+    over = values.get("state") in ("exited", "failed")
     rows = [
         ("Name", style.bold(text(values, "name"))),
-        ("State", text(values, "state")),
+        ("State", _state(values)),
         ("Owner", f"{text(values, 'owner-name')} (uid {text(values, 'owner')})"),
         ("Unit", text(values, "unit")),
         ("Process", text(values, "pid") if values.get("pid") else "none"),
         ("CPU", text(values, "cpu")),
-        ("Nesting", style.good("granted") if values.get("nesting") is True else style.warn("not granted")),
-        *listed("Missing flags", [" ".join(several(values.get("missing-flags")))]),
+        ("Nesting", _verdict(values, extension, style)),
+        *_missing(values, extension),
         ("Memory", memory(values.get("memory"))),
         ("Virtual CPUs", text(values, "vcpus")),
-        ("Started", started),
-        ("Console", text(values, "console")),
+        *([("Lab", text(values, "lab"))] if values.get("lab") else []),
+        ("Started", times[0]),
+        *([("Ended", times[1])] if over else [("Console", text(values, "console"))]),
+        *([("Screen (VNC)", text(values, "vnc"))] if values.get("vnc") and not over else []),
+        *listed("Last words", values.get("last-words")),
     ]
-    if values.get("exit-status"):
-        rows.append(("Exit status", text(values, "exit-status")))
     return table(rows, style)
+
+
+def _state(values: Values) -> str:
+    """The state, and what there is to say about it."""
+    state, status = text(values, "state"), text(values, "exit-status")
+    if values.get("state") == "stopping":
+        doing = {"power-button": ": its power button was pressed", "unit": ": systemd stops its unit"}
+        return state + doing.get(str(values.get("stopping")), "")
+    if values.get("state") not in ("exited", "failed"):
+        return state
+    how = {
+        # Of the signals that systemd takes for a good end it is the number.
+        "success": f"QEMU {'ended with status' if status == '0' else 'was ended by signal'} {status}",
+        "exit-code": f"QEMU ended with status {status}",
+        "signal": f"QEMU was ended by signal {status}",
+        "core-dump": f"QEMU was ended by signal {status}",
+        "oom-kill": "it used more memory than its unit may and was killed",
+        "": "nobody saw how",
+    }
+    return f"{state}: {how.get(str(values.get('result')), text(values, 'result'))}"
+
+
+def _verdict(values: Values, extension: str, style: Style) -> str:
+    """Whether the guest can have guests of its own, and why."""
+    flag = visible(extension) or "the extension"
+    if values.get("nesting") is True:
+        return f"{style.good('granted')}: its virtual CPU has {flag}, so it can run guests of its own"
+    return f"{style.warn('not granted')}: its virtual CPU lacks {flag}, so KVM does not work in it"
+
+
+def _missing(values: Values, extension: str) -> list[tuple[str, str]]:
+    """The flags that QEMU dropped, and what that means."""
+    flags = several(values.get("missing-flags"))
+    if not flags:
+        return []
+    why = "its CPU model asks for them, and this machine's KVM cannot give them; the guest runs without"
+    if extension in flags:
+        why += f" ({visible(extension)}: see `nestctl diagnose`)"
+    return [*listed("Missing flags", [" ".join(flags)]), ("", why)]
 
 
 def launched(values: Values, extension: str, style: Style = PLAIN) -> str:

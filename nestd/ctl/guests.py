@@ -3,24 +3,28 @@
 
 from __future__ import annotations
 
+import os
 import pwd
+import sys
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from nestd.wire.library import Variant
 
-from . import guestrender
+from . import guestrender, launchoptions
 from .client import CHANGE_LIMIT, Client
 from .commands import MANAGER, MANAGER_PATH
 from .screen import Screen
+from .stopping import StopWatch
 from .table import visible
 
 GUEST = "org.nestd1.Guest"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _OBJECTS = "org.freedesktop.DBus.ObjectManager"
 _STOP_DEFAULT = 30  # seconds, as Stop has it
+_OVER = ("exited", "failed")
 _YEAR_9999 = 253370764800 * 1_000_000  # µs; later times have no calendar here
 
 
@@ -28,7 +32,7 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
     """Start a guest, say what it got, and attach to its console if that was asked for."""
     with screen.progress(f"Starting {visible(given.name)}") as tick:
         (path,) = client.call(
-            *(MANAGER_PATH, MANAGER, "Launch", "sa{sv}", given.name, _options(given)),
+            *(MANAGER_PATH, MANAGER, "Launch", "sa{sv}", given.name, launchoptions.options(given)),
             returns="o",
             limit=CHANGE_LIMIT,
             waiting=tick,
@@ -37,21 +41,21 @@ def launch(given: Namespace, client: Client, screen: Screen) -> None:
     if given.json:
         screen.json(values)
         return
-    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension", returns="v")
-    screen.say(guestrender.launched(values, extension, screen.style))
+    screen.say(guestrender.launched(values, _extension(client), screen.style))
     if given.console:
-        _attach(path, given.name, client, screen)
+        _attach(path, given, client, screen)
 
 
 def list_guests(given: Namespace, client: Client, screen: Screen) -> None:
-    """Print the guests, sorted by name."""
+    """Print the guests, sorted by name: those that run, or also those that have ended lately."""
     (objects,) = client.call(MANAGER_PATH, _OBJECTS, "GetManagedObjects", returns="a{oa{sa{sv}}}")
-    found = [_kebab(interfaces[GUEST]) for interfaces in objects.values() if GUEST in interfaces]
+    found = [kebab(interfaces[GUEST]) for interfaces in objects.values() if GUEST in interfaces]
+    found = [values for values in found if given.all or values.get("state") not in _OVER]
     found.sort(key=lambda values: str(values.get("name")))
     if given.json:
         screen.json(found)
     else:
-        screen.say(guestrender.guests([_with_owner(values) for values in found], screen.style))
+        screen.say(guestrender.guests([with_owner(values) for values in found], screen.style))
 
 
 def show(given: Namespace, client: Client, screen: Screen) -> None:
@@ -59,16 +63,23 @@ def show(given: Namespace, client: Client, screen: Screen) -> None:
     values = _guest(client, _find(client, given.name))
     if given.json:
         screen.json(values)
-    else:
-        screen.say(guestrender.guest(_with_owner(values), _started(values.get("started")), screen.style))
+        return
+    started, ended = (moment(values.get(key)) for key in ("started", "ended"))
+    screen.say(guestrender.guest(with_owner(values), _extension(client), (started, ended), screen.style))
 
 
 def stop(given: Namespace, client: Client, screen: Screen) -> None:
-    """Press the power button and wait."""
+    """Press the power button and wait, with what is done and for how long yet on the terminal."""
     options = {} if given.timeout is None else {"timeout": Variant("t", given.timeout)}
     limit = CHANGE_LIMIT + (_STOP_DEFAULT if given.timeout is None else given.timeout)
     path = _find(client, given.name)
-    with screen.progress(f"Stopping {visible(given.name)}") as tick:
+    watch = StopWatch(path, given.name, "" if screen.quiet else f"Stopping {visible(given.name)}")
+    if screen.terminal:
+        client.listen(watch.hear)
+        # It may be under way already.
+        (known,) = client.call(path, _PROPERTIES, "GetAll", "s", GUEST, returns="a{sv}")
+        watch.know(known)
+    with screen.progress(watch.words) as tick:
         client.call(path, GUEST, "Stop", "a{sv}", options, limit=limit, waiting=tick)
 
 
@@ -81,17 +92,31 @@ def kill(given: Namespace, client: Client, screen: Screen) -> None:
 
 def console(given: Namespace, client: Client, screen: Screen) -> None:
     """Use a guest's serial console, what it said before first."""
-    _attach(_find(client, given.name), given.name, client, screen)
+    _attach(_find(client, given.name), given, client, screen)
 
 
-def _attach(path: str, name: str, client: Client, screen: Screen) -> None:
-    from .console import attach  # noqa: PLC0415 - the only command that needs terminal control
+def _attach(path: str, given: Namespace, client: Client, screen: Screen) -> None:
+    from .console import ESCAPE, attach  # noqa: PLC0415 - the only command that needs terminal control
 
+    escape, name = given.escape or ESCAPE, visible(given.name)
     (said,) = client.call(path, GUEST, "GetConsoleLog", returns="ay")
     descriptor = client.open(path, GUEST, "OpenConsole")
-    screen.hint(f"This is the console of {visible(name)}; Ctrl-] leaves it.")
-    escaped = attach(descriptor, said)
-    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {visible(name)}.")
+    screen.hint(f"This is the console of {name}; Ctrl-{chr(escape[0] + 64)} leaves it.{_window()}")
+    escaped = attach(descriptor, said, escape)
+    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {name}.")
+
+
+def _window() -> str:
+    """What a guest could be told of this terminal's size, which a serial line does not carry."""
+    if sys.stdin is None or not sys.stdin.isatty():
+        return ""
+    columns, rows = os.get_terminal_size(sys.stdin.fileno())
+    return f" This window, as it is to be told there: stty rows {rows} columns {columns}" if columns else ""
+
+
+def _extension(client: Client) -> str:
+    (extension,) = client.call(MANAGER_PATH, _PROPERTIES, "Get", "ss", MANAGER, "Extension", returns="v")
+    return str(extension)
 
 
 def _find(client: Client, name: str) -> str:
@@ -101,10 +126,10 @@ def _find(client: Client, name: str) -> str:
 
 def _guest(client: Client, path: str) -> dict[str, Any]:
     (properties,) = client.call(path, _PROPERTIES, "GetAll", "s", GUEST, returns="a{sv}")
-    return _kebab(properties)
+    return kebab(properties)
 
 
-def _kebab(properties: Mapping[str, Any]) -> dict[str, Any]:
+def kebab(properties: Mapping[str, Any]) -> dict[str, Any]:
     """`MissingFlags` → `missing-flags`, so that JSON has the same kind of keys everywhere."""
     return {
         "".join(f"-{c.lower()}" if c.isupper() else c for c in name).removeprefix("-"): value
@@ -112,7 +137,8 @@ def _kebab(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _with_owner(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_owner(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values, and `owner-name`: the account's name, or the number where there is none."""
     owner = values.get("owner", "unknown")
     try:
         name = pwd.getpwuid(owner).pw_name if isinstance(owner, int) else owner
@@ -121,28 +147,8 @@ def _with_owner(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "owner-name": name}
 
 
-def _started(microseconds: object) -> str:
+def moment(microseconds: object) -> str:
+    """A time of the bus, microseconds since the epoch, as a person reads it."""
     if not isinstance(microseconds, int) or not 0 < microseconds < _YEAR_9999:
         return "unknown"
     return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(microseconds // 1_000_000))
-
-
-def _options(given: Namespace) -> dict[str, Variant]:
-    """Launch's options: only what was said, so that the defaults stay the daemon's."""
-    said: Sequence[tuple[str, str, Any]] = (
-        ("cpu", "s", given.cpu),
-        ("cpu-features", "as", given.features or None),
-        ("memory", "t", given.memory),
-        ("vcpus", "u", given.vcpus),
-        ("disks", "aa{sv}", [_disk(disk) for disk in given.disks] or None),
-        ("kernel", "s", given.kernel),
-        ("initrd", "s", given.initrd),
-        ("append", "s", given.append),
-        ("user", "s", given.user),
-        ("require-nesting", "b", False if given.allow_no_nesting else None),
-    )
-    return {key: Variant(signature, value) for key, signature, value in said if value is not None}
-
-
-def _disk(disk: Mapping[str, str | bool]) -> dict[str, Variant]:
-    return {key: Variant("b" if isinstance(value, bool) else "s", value) for key, value in disk.items()}

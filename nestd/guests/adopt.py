@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from typing import Any
 
-from nestd import log
+from nestd import log, tasks
 from nestd.errors import Malformed
 from nestd.guestmodel import GuestRecord, VcpuVerdict
 from nestd.guests import places, records, vcpu
@@ -15,6 +16,10 @@ from nestd.host.root import Root
 from nestd.host.units import Units
 from nestd.model import Extension
 from nestd.text import qemu
+
+# Seconds for all that is asked of QEMU, and for QEMU to listen: its start may have been a moment ago.
+_LIMIT, _LISTEN_LIMIT = 15.0, 3.0
+_LISTEN_PAUSE = 0.05
 
 
 async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -> GuestRecord | None:
@@ -30,12 +35,26 @@ async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -
         return None
     verdict = VcpuVerdict(nesting=False, missing=())
     try:
-        async with QmpSocket(connect(root.path(places.qmp(name)), int(owner))) as monitor:
+        async with (
+            tasks.timeout(_LIMIT),
+            QmpSocket(await _connection(root.path(places.qmp(name)), int(owner))) as monitor,
+        ):
             if await vcpu.waits_to_run(monitor):
                 await units.stop(places.unit(name))
                 return None
             # KVM gives a guest only the extension of the CPU below, so either one means nesting.
             verdict = await vcpu.ask(monitor, Extension.VMX, Extension.SVM)
     except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
-        log.warning(f"QEMU of {name} does not say what its vCPU got: {error}")
+        why = "it does not answer" if isinstance(error, TimeoutError) else error
+        log.warning(f"QEMU of {name} does not say what its vCPU got: {why}")
     return records.running(name, int(owner), shape, known, verdict)
+
+
+async def _connection(path: str, uid: int) -> socket.socket:
+    """The connection to its monitor; what `connect` raises."""
+    for _ in range(int(_LISTEN_LIMIT / _LISTEN_PAUSE)):
+        try:
+            return connect(path, uid)
+        except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+            await tasks.sleep(_LISTEN_PAUSE)
+    return connect(path, uid)

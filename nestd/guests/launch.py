@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import signal
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
 from nestd.guestmodel import GuestRecord, GuestSpec, VcpuVerdict
-from nestd.guests import emulator, places, records, sandbox, vcpu
+from nestd.guests import firmware, places, prepare, programs, records, refusals, sandbox, vcpu
+from nestd.guests.handover import Handover
 from nestd.guests.registry import Registry
 from nestd.host import words
 from nestd.host.accounts import Account
@@ -41,6 +42,13 @@ class KnowsAccounts(Protocol):
         """Whether there is a group of that name."""
 
 
+class Started(NamedTuple):
+    """A guest that was started, and the watch of its unit."""
+
+    record: GuestRecord
+    watch: UnitWatch
+
+
 class Launcher:
     """Starts guests and hands them to `registry`. `path` is where QEMU is looked for, as PATH has it."""
 
@@ -60,42 +68,75 @@ class Launcher:
         self._units = units
         self._registry = registry
         self._path = path
+        self._handover = Handover(root)
         self._undoing: set[tasks.Task[None]] = set()
 
-    async def launch(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
+    async def launch(self, spec: GuestSpec, extension: Extension, segment: int | None = None) -> GuestRecord:
         """Start the guest, ask its vCPU what it got, let it run. `extension` is the CPU's.
 
-        Raises InvalidArgs (the account), GuestExists, NestingNotGranted, LaunchFailed; then, and when
-        cancelled, nothing of it is left.
+        `segment` is a connected stream socket's descriptor, which stays the caller's: what the network card
+        of a guest in a lab is plugged into, with frames as QEMU's socket netdev has them. Raises InvalidArgs
+        (the account), GuestExists, NestingNotGranted, LaunchFailed; then, and when cancelled, nothing of it
+        is left.
         """
-        account, kvm_group = await tasks.to_thread(self._account, spec.user)
-        program = emulator.find(self._root, self._path)
+        with self._registry.reserve(spec.name):
+            started = await self.start(spec, extension, segment=segment)
+            try:
+                self._registry.add(*started)
+            except BaseException as error:
+                await self.end(started)
+                if not isinstance(error, OSError):
+                    raise
+                raise LaunchFailed(
+                    f"The record of {spec.name} cannot be kept: {error.filename}: {error.strerror}."
+                ) from error
+        return started.record
+
+    async def start(
+        self, spec: GuestSpec, extension: Extension, *, runs: bool = True, segment: int | None = None
+    ) -> Started:
+        """`launch` of a guest that is in no registry: it is the caller's to `end`.
+
+        With `runs` false its vCPU is asked, and never runs.
+        """
+        account, kvm_group = await self.account(spec.user)
+        program = self._program(programs.QEMU)
         if not self._root.exists("/dev/kvm"):
             raise LaunchFailed(
                 "There is no /dev/kvm: the KVM driver is not loaded. `nestctl status` says why."
             )
-        with self._registry.reserve(spec.name):
-            sockets, log = (self._root.path(of(spec.name)) for of in (places.runtime, places.console_log))
-            argv = [program, *qemu.arguments(spec, extension, sockets, log)]
-            watch = await self._units.follow(places.unit(spec.name))
-            try:
-                await self._start(watch, sandbox.properties(spec, account, argv, kvm_group))
-                verdict = await self._ask(watch, spec, extension, account.uid)
-                shape = qemu.Shape(qemu.cpu(spec, extension), spec.memory, spec.vcpus)
-                record = records.running(spec.name, account.uid, shape, watch.known, verdict)
-                self._registry.add(record, watch)
-            except UnitExists as error:
-                await watch.close()
-                raise GuestExists(f"There is a unit {watch.unit} already: choose another name.") from error
-            except OSError as error:
-                await self._undo(watch)
-                raise LaunchFailed(
-                    f"The record of {spec.name} cannot be kept: {error.filename}: {error.strerror}."
-                ) from error
-            except BaseException:
-                await self._undo(watch)
-                raise
-        return record
+        if spec.network.kind == "lab" and segment is None:
+            raise LaunchFailed(
+                f"The lab {spec.network.lab} does not run: start it first (`nestctl lab start`)."
+            )
+        folder, log = (self._root.path(of(spec.name)) for of in (places.runtime, places.console_log))
+        uefi = firmware.find(self._root) if spec.firmware == "uefi" else None
+        before = prepare.preparation(spec, uefi, folder, self._program)
+        argv = [program, *qemu.arguments(spec, extension, folder, log, uefi)]
+        watch = await self._follow(places.unit(spec.name))
+        try:
+            with self._handover.files(spec.name, before.credentials) as told:
+                made = sandbox.properties(spec, account, argv, kvm_group, before.commands, told)
+                await self._start(watch, made, () if segment is None else (segment,))
+            verdict = await self._ask(watch, spec, extension, account.uid, runs)
+            shape = qemu.shape_of(spec, extension)
+            return Started(records.running(spec.name, account.uid, shape, watch.known, verdict), watch)
+        except UnitExists as error:
+            await watch.close()
+            raise GuestExists(f"There is a unit {watch.unit} already: choose another name.") from error
+        except BaseException as error:
+            await self._undo(watch)
+            if isinstance(error, CallFailed):
+                raise LaunchFailed(f"systemd does not tell of {watch.unit}: {error.text}") from error
+            raise
+
+    async def end(self, started: Started) -> None:
+        """Leave nothing of a guest that is in no registry."""
+        await self._undo(started.watch)
+
+    async def account(self, name: str) -> tuple[Account, bool]:
+        """Whom a guest of the user `name` runs as, and whether there is KVM's group. InvalidArgs."""
+        return await tasks.to_thread(self._account, name)
 
     def _account(self, name: str) -> tuple[Account, bool]:
         account = self._accounts.by_name(name)
@@ -107,17 +148,28 @@ class Launcher:
             raise InvalidArgs("A guest never runs as root: name another account with the option user.")
         return account, self._accounts.has_group(sandbox.KVM_GROUP)
 
-    async def _start(self, watch: UnitWatch, properties: list[tuple[str, Variant]]) -> None:
+    def _program(self, names: tuple[str, ...]) -> str:
+        return programs.find(self._root, self._path, names)
+
+    async def _follow(self, unit: str) -> UnitWatch:
+        try:
+            return await self._units.follow(unit)
+        except CallFailed as error:
+            raise LaunchFailed(f"systemd refused to start {unit}: {error.text}") from error
+
+    async def _start(
+        self, watch: UnitWatch, properties: list[tuple[str, Variant]], fds: tuple[int, ...]
+    ) -> None:
         unit = watch.unit
         try:
             try:
-                await self._units.start_transient(unit, properties)
+                await self._units.start_transient(unit, properties, fds=fds)
             except UnitExists:
                 # A failed one is only the memory of a guest that is gone.
-                if (await self._units.properties(unit, UNIT)).get("ActiveState") != "failed":
+                if not await self._has_failed(unit):
                     raise
                 await self._units.reset_failed(unit)
-                await self._units.start_transient(unit, properties)
+                await self._units.start_transient(unit, properties, fds=fds)
             watch.settle(await self._units.properties(unit))
         except CallFailed as error:
             raise LaunchFailed(f"systemd refused to start {unit}: {error.text}") from error
@@ -126,13 +178,23 @@ class Launcher:
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(f"{unit} did not start ({error.result}): {why}") from error
 
-    async def _ask(self, watch: UnitWatch, spec: GuestSpec, extension: Extension, uid: int) -> VcpuVerdict:
+    async def _has_failed(self, unit: str) -> bool:
+        """Whether it has; where nobody can say, it is not ours to touch."""
+        try:
+            return bool((await self._units.properties(unit, UNIT)).get("ActiveState") == "failed")
+        except CallFailed:
+            return False
+
+    async def _ask(
+        self, watch: UnitWatch, spec: GuestSpec, extension: Extension, uid: int, runs: bool
+    ) -> VcpuVerdict:
         try:
             async with QmpSocket(await self._connection(watch, spec.name, uid), _EXCHANGE_LIMIT) as monitor:
                 verdict = await vcpu.ask(monitor, extension)
                 if spec.require_nesting and not verdict.nesting:
-                    raise NestingNotGranted(_not_granted(spec, extension, verdict))
-                await monitor.execute("cont")
+                    raise NestingNotGranted(refusals.not_granted(spec, extension, verdict))
+                if runs:
+                    await monitor.execute("cont")
                 return verdict
         except TimeoutError as error:
             raise LaunchFailed(f"QEMU of {spec.name} does not answer on its monitor.") from error
@@ -141,7 +203,7 @@ class Launcher:
         except OSError as error:
             await tasks.wait([watch.ended], _END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
-            raise LaunchFailed(f"QEMU did not start {spec.name}: {why}") from error
+            raise LaunchFailed(refusals.not_started(spec.name, why)) from error
 
     async def _connection(self, watch: UnitWatch, name: str, uid: int) -> socket.socket:
         path = self._root.path(places.qmp(name))
@@ -172,15 +234,3 @@ class Launcher:
             log.warning(f"{watch.unit} could not be removed: {error}")
         finally:
             await watch.close()
-
-
-def _not_granted(spec: GuestSpec, extension: Extension, verdict: VcpuVerdict) -> str:
-    flag = extension.value
-    if f"-{flag}" in spec.cpu_features:
-        return f"{spec.name} would run without {flag}: cpu-features takes it away. Leave -{flag} out."
-    dropped = ", ".join(verdict.missing) or "none that it names"
-    return (
-        f"{spec.name} would run without {flag}: QEMU did not give it to the CPU model {spec.cpu} "
-        f"(flags dropped: {dropped}). Look at `nestctl diagnose`, try another cpu, or set require-nesting "
-        "to false."
-    )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import sys
 
-from nestd.errors import Failed, Malformed, NotSupported, Timeout, ToolFailed
+from nestd.errors import Malformed, NotSupported, Timeout, ToolFailed, ToolMissing, VerifyFailed
 from nestd.guests.probe import told
 from nestd.guests.probe.told import Exits
 from nestd.host.commands import Commands
@@ -18,21 +18,28 @@ _LIMIT = 30.0
 _MACHINES = ("x86_64", "i686")
 
 
-async def measure(root: Root, commands: Commands, *, limit: float = _LIMIT) -> Exits:
-    """Run the small guest in a process of its own and time its exits.
+async def measure(
+    root: Root, commands: Commands, *, limit: float = _LIMIT, python: str = sys.executable
+) -> Exits:
+    """Run the small guest in a process of its own, by `python`, and time its exits.
 
     To be called only where a driver is loaded or built in: to open a static /dev/kvm loads `kvm`. While it
-    runs it holds the driver. NotSupported (kvm-unusable, with what the kernel said), Timeout, Failed.
+    runs it holds the driver. NotSupported (kvm-unusable, with what the kernel said), Timeout, VerifyFailed.
     """
     if (machine := os.uname().machine) not in _MACHINES:
         raise NotSupported(f"kvm-unusable: exits are measured on x86 alone, and this machine is {machine}.")
     program = os.path.join(os.path.dirname(__file__), "probe", "exits.py")
-    argv = (sys.executable, "-I", "-S", program, root.path("/dev/kvm"), str(_ROUNDS))
+    argv = (python, "-I", "-S", program, root.path("/dev/kvm"), str(_ROUNDS))
     try:
         done = await commands.run(*argv, limit=limit)
+    except ToolMissing as error:
+        raise VerifyFailed(
+            f"The small guest could not be started: {error}. If Python was upgraded, restart nestd "
+            "(`systemctl restart nestd`)."
+        ) from error
     except ToolFailed as error:
         if error.code != -1:
-            raise Failed(f"The small guest could not be started: {error.words}.") from error
+            raise VerifyFailed(f"The small guest could not be started: {error.words}.") from error
         raise Timeout(
             f"KVM did not finish with a guest of a few instructions within {limit:g} s: it hangs here, and "
             "would with every guest. The kernel's log (`journalctl -k`) may say why."
@@ -43,9 +50,9 @@ async def measure(root: Root, commands: Commands, *, limit: float = _LIMIT) -> E
             raise NotSupported(f"kvm-unusable: {told.words(failed)}. `nestctl diagnose` tells more.")
         found = told.exits(known)
     except Malformed as error:
-        raise Failed(f"The small guest's numbers cannot be read: {error}.") from error
+        raise VerifyFailed(f"The small guest's numbers cannot be read: {error}.") from error
     if found is None:
-        raise Failed(f"The small guest ended without its numbers: {_last_line(done.err, done.code)}")
+        raise VerifyFailed(f"The small guest ended without its numbers: {_last_line(done.err, done.code)}")
     return found
 
 

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}"
+# So begins the name of a guest that nestd starts for itself, such as Verify's: nobody else can give it.
+OWN = "_"
 UNIT_PREFIX = "nestd-guest-"
 UNIT_SUFFIX = ".service"
 UNIT_PATTERN = f"{UNIT_PREFIX}*{UNIT_SUFFIX}"
@@ -13,6 +15,7 @@ RUNTIME = f"/run/{RUNTIME_DIRECTORY}"
 # Every guest has a small tmpfs of its own here, in its own mount namespace.
 CONSOLE_LOGS = "/run/nestd/console"
 REGISTRY = "/run/nestd/registry"
+HANDOVER = "/run/nestd/handover"
 
 
 def unit(name: str) -> str:
@@ -38,6 +41,16 @@ def qmp(name: str) -> str:
 def console(name: str) -> str:
     """The serial console."""
     return f"{runtime(name)}/console"
+
+
+def vnc(name: str) -> str:
+    """The screen, where there is one."""
+    return f"{runtime(name)}/vnc"
+
+
+def handed_over(name: str, what: str) -> str:
+    """What a guest's unit is told at its start, and nobody else."""
+    return f"{HANDOVER}/{name}.{what}"
 
 
 def console_log(name: str) -> str:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What nestd knows of its running guests, kept for the next nestd: JSON, for root alone."""
+"""What nestd knows of its guests, kept for the next nestd: JSON, for root alone."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -33,6 +34,22 @@ def running(
         vcpus=shape.vcpus,
         started=int(known.get("ExecMainStartTimestamp", 0)),
         console=places.console(name),
+        vnc=places.vnc(name) if shape.vnc else "",
+        lab=shape.lab,
+    )
+
+
+def ended(record: GuestRecord, known: Mapping[str, Any]) -> GuestRecord:
+    """The record of a guest that has ended; `known` are its unit's last properties, if there are any."""
+    result = str(known.get("Result", ""))
+    return record._replace(
+        state=GuestState.EXITED if result in ("success", "") else GuestState.FAILED,
+        pid=0,
+        exit_status=int(known.get("ExecMainStatus", 0)),
+        stopping="",
+        stop_deadline=0,
+        ended=int(known.get("ExecMainExitTimestamp", 0)) or time.time_ns() // 1000,
+        result=result,
     )
 
 
@@ -69,7 +86,8 @@ def parse(text: str) -> GuestRecord:
     except (ValueError, RecursionError) as error:
         raise Malformed("a guest's record that is no JSON") from error
     kinds = get_type_hints(GuestRecord)
-    if not isinstance(value, dict) or set(value) != set(kinds):
+    # What an older nestd did not know of had its default then.
+    if not isinstance(value, dict) or {*value, *GuestRecord._field_defaults} != set(kinds):
         raise Malformed("a guest's record with other fields than this version's")
     return GuestRecord(**{name: _field(name, kinds[name], item) for name, item in value.items()})
 

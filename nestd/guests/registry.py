@@ -1,68 +1,80 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The guests that run: found again after a restart, followed to their end, stopped and killed."""
+"""The guests by their names: those that run, and those that have ended lately."""
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import stat
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nestd import log, tasks
-from nestd.errors import Busy, CallFailed, Failed, GuestExists, GuestNotFound, Malformed, Timeout
-from nestd.guestmodel import GuestRecord, GuestState
+from nestd.errors import GuestExists, GuestNotFound
+from nestd.guestmodel import GuestRecord
 from nestd.guests import places, records
+from nestd.guests.ended import Ended
+from nestd.host.commands import Commands
 from nestd.host.root import Root
+from nestd.host.services import Bus
 from nestd.host.units import Units, UnitWatch
 
-# Seconds: systemd itself kills what does not end within 10.
-_END_LIMIT = 20.0
-_CONSOLE_LOG_LIMIT = 1 << 20
+if TYPE_CHECKING:
+    from nestd.guests.lastwords import LastWords
+    from nestd.guests.life import Life
+    from nestd.guests.restore import Restorer
+
+# Seconds that finding the guests of an earlier nestd may keep everybody waiting; what takes longer, as its
+# QEMU does not answer, comes when it comes.
+_PATIENCE = 5.0
 
 
-class _Guest:
-    def __init__(self, record: GuestRecord, watch: UnitWatch) -> None:
-        self.record = record
-        self.watch = watch
-        self.gone = tasks.Event()
+class Told(Protocol):
+    """Who is told of guests, on the loop."""
+
+    def added(self, record: GuestRecord) -> None:
+        """It is there: it runs, or has ended in an earlier nestd's time."""
+
+    def changed(self, record: GuestRecord) -> None:
+        """It is otherwise than before."""
+
+    def exited(self, record: GuestRecord) -> None:
+        """It has just ended, and is kept for a while."""
+
+    def forgotten(self, record: GuestRecord) -> None:
+        """It is kept no more; it had ended before."""
 
 
 class Registry:
-    """What runs. Callbacks are called on the loop; `on_exited` gets the last record and systemd's Result."""
+    """What runs, and what has ended in the last minutes (guests/ended.py)."""
 
-    def __init__(
-        self,
-        root: Root,
-        units: Units,
-        on_added: Callable[[GuestRecord], None],
-        on_changed: Callable[[GuestRecord], None],
-        on_exited: Callable[[GuestRecord, str], None],
-    ) -> None:
+    def __init__(self, root: Root, units: Units, commands: Commands, bus: Bus, told: Told) -> None:
         self._root = root
         self._units = units
-        self._on_added = on_added
-        self._on_changed = on_changed
-        self._on_exited = on_exited
-        self._guests: dict[str, _Guest] = {}
+        self._commands = commands
+        self._bus = bus
+        self._told = told
+        self._lives: dict[str, Life] = {}
+        self._ended = Ended(root, told.forgotten)
+        self._words: LastWords | None = None
         self._reserved: set[str] = set()
         self._tasks: set[tasks.Task[None]] = set()
 
     @property
     def records(self) -> tuple[GuestRecord, ...]:
-        """All guests, by name."""
-        return tuple(self._guests[name].record for name in sorted(self._guests))
+        """All guests that run, by name."""
+        return tuple(self._lives[name].record for name in sorted(self._lives))
 
     def get(self, name: str) -> GuestRecord:
-        """The guest of that name. GuestNotFound."""
-        return self._guest(name).record
+        """The guest of that name that runs. GuestNotFound."""
+        return self._life(name).record
+
+    def find(self, name: str) -> GuestRecord:
+        """The guest of that name, whether it runs or has ended lately. GuestNotFound."""
+        return self._ended.get(name) or self.get(name)
 
     @contextmanager
     def reserve(self, name: str) -> Iterator[None]:
         """Keep others from using a name while its guest starts. GuestExists."""
-        if name in self._guests or name in self._reserved:
+        if name in self._lives or name in self._reserved:
             raise GuestExists(f"There is a guest {name} already: stop it, or choose another name.")
         self._reserved.add(name)
         try:
@@ -72,111 +84,81 @@ class Registry:
 
     def add(self, record: GuestRecord, watch: UnitWatch) -> None:
         """Take over a running guest and the watch of its unit. OSError: its record cannot be kept."""
+        from nestd.guests.life import Life  # noqa: PLC0415 -- only where there are guests
+        from nestd.host import machined  # noqa: PLC0415 -- as above
+
         records.save(self._root, record)
-        self._guests[record.name] = _Guest(record, watch)
-        self._on_added(record)
-        watch.ended.add_done_callback(lambda ended: self._ended(record.name, ended))
+        self._ended.displace(record.name)
+        life = self._lives[record.name] = Life(self._root, self._units, record, watch, self._told.changed)
+        self._told.added(record)
+        watch.ended.add_done_callback(lambda ended: self._over(life, ended))
+        self._run(machined.register(self._bus, record.name, record.pid))
+
+    def add_ended(self, record: GuestRecord, known: dict[str, Any]) -> None:
+        """Take over what is known of a guest that ended in an earlier nestd's time."""
+        if self._ended.keep(record):
+            self._told.added(record)
+            if not record.last_words:
+                self._ask(record, known)
 
     async def restore(self) -> None:
-        """Find the guests of an earlier nestd again; forget those that are gone. CallFailed, OSError."""
+        """Find the guests of an earlier nestd again. CallFailed, OSError: none can be found."""
         units = await self._units.matching(places.UNIT_PATTERN)
-        for name in self._recorded():
-            if places.unit(name) not in units:
-                self._drop(name)
-        for unit, state in units.items():
-            name = places.name_of(unit)
-            if name in self._guests or not re.fullmatch(places.NAME_PATTERN, name):
-                continue
-            if state == "failed":
-                self._drop(name)
-                await self._units.reset_failed(unit)
-            elif state != "inactive":
-                await self._restore(name, unit)
+        states = {places.name_of(unit): state for unit, state in units.items()}
+        states = dict.fromkeys(self._recorded(), "") | states
+        if not states:
+            return
+        from nestd.guests.restore import Restorer  # noqa: PLC0415 -- only where there are guests
+
+        restorer = Restorer(self._root, self._units, self)
+        work = [self._run(self._restore(restorer, name, state)) for name, state in sorted(states.items())]
+        await tasks.wait(work, _PATIENCE)
 
     async def stop(self, name: str, limit: float = 30.0) -> None:
         """Press the power button; after `limit` seconds, or if it cannot be pressed, stop the unit.
 
-        Returns when the guest is gone. GuestNotFound, Timeout, CallFailed.
+        Returns when the guest is gone; goes on to its end whoever waits. GuestNotFound, Timeout, Failed.
         """
-        guest = self._guest(name)
-        self._set_state(guest, GuestState.STOPPING)
-        if not await self._press(guest) or not await _within(guest.gone, limit):
-            await self._units.stop(guest.record.unit)
-            await self._await_end(guest)
+        await self._life(name).stop(limit)
 
     async def kill(self, name: str) -> None:
-        """End QEMU at once; returns when the guest is gone. GuestNotFound, Timeout, CallFailed."""
-        guest = self._guest(name)
-        await self._units.kill(guest.record.unit, signal.SIGKILL)
-        await self._await_end(guest)
+        """End QEMU at once; returns when the guest is gone. GuestNotFound, Timeout, Failed."""
+        await self._life(name).kill()
 
     def open_console(self, name: str) -> int:
         """A descriptor of the guest's console, for the caller to close. GuestNotFound, Busy, Failed."""
-        from nestd.host.qmpsocket import NotTheGuest, connect  # noqa: PLC0415 -- only where there are guests
+        from nestd.guests.console import open_console  # noqa: PLC0415 -- only where there are guests
 
-        record = self.get(name)
-        try:
-            console = connect(self._root.path(places.console(name)), record.owner)
-        except BlockingIOError as error:
-            raise Busy(f"The console of {name} is in use: leave it there first.") from error
-        except (OSError, NotTheGuest) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise Failed(f"The console of {name} cannot be opened: {why}.") from error
-        console.setblocking(True)
-        return console.detach()
+        return open_console(self._root, self.get(name))
 
     def console_log(self, name: str) -> bytes:
-        """The first MiB of what the guest wrote to its console. GuestNotFound, Failed.
+        """The first MiB of what the guest wrote to its console. GuestNotFound, Failed."""
+        from nestd.guests import consolelog  # noqa: PLC0415 -- only where there are guests
 
-        It lies in the guest's own mount namespace, which /proc/PID/root leads to (proc(5)); this
-        needs CAP_SYS_PTRACE.
-        """
-        record = self.get(name)
-        path = self._root.path(f"/proc/{record.pid}/root{places.console_log(name)}")
-        try:
-            # Nor a FIFO nor a link of the user's making.
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                found = os.fstat(file)
-                if not stat.S_ISREG(found.st_mode) or found.st_uid != record.owner:
-                    raise Failed(f"The console's log of {name} was replaced by something else.")
-                return os.read(file, _CONSOLE_LOG_LIMIT)
-            finally:
-                os.close(file)
-        except OSError as error:
-            raise Failed(f"The console's log of {name} cannot be read: {error.strerror}.") from error
+        return consolelog.read(self._root, self.get(name))
 
     async def close(self) -> None:
         """Stop following; the guests go on."""
-        for guest in self._guests.values():
-            await guest.watch.close()
-        self._guests.clear()
+        lives, self._lives = list(self._lives.values()), {}
+        for life in lives:
+            await life.close()
+        for task in self._tasks:
+            task.cancel()
         await tasks.wait(self._tasks)
+        if self._words is not None:
+            await self._words.close()
+        self._ended.close()
 
-    def _guest(self, name: str) -> _Guest:
-        if name not in self._guests:
-            raise GuestNotFound(f"There is no guest {name!a}: `nestctl list` names those that run.")
-        return self._guests[name]
+    def _life(self, name: str) -> Life:
+        if name in self._lives:
+            return self._lives[name]
+        if self._ended.get(name):
+            raise GuestNotFound(f"The guest {name} has ended: `nestctl show {name}` tells how.")
+        raise GuestNotFound(f"There is no guest {name!a}: `nestctl list` names those that run.")
 
-    async def _restore(self, name: str, unit: str) -> None:
-        from nestd.guests.adopt import adopt  # noqa: PLC0415 -- only where there are guests
-
-        watch = await self._units.follow(unit)
-        try:
-            known = await self._units.properties(unit)
-            watch.settle(known)
-            record = self._remembered(name)
-            if record is None or record.pid != known.get("MainPID"):
-                record = await adopt(self._root, self._units, name, known)
-            if record is not None:
-                self.add(record, watch)
-                return
-        except (OSError, CallFailed) as error:
-            log.error(f"The guest {name} runs on, but could not be taken up again: {error}")
-        except BaseException:
-            await watch.close()
-            raise
-        await watch.close()
+    async def _restore(self, restorer: Restorer, name: str, state: str) -> None:
+        with self.reserve(name):
+            await restorer.restore(name, state)
 
     def _recorded(self) -> tuple[str, ...]:
         try:
@@ -185,77 +167,37 @@ class Registry:
             log.error(f"The records of guests cannot be read: {error}")
             return ()
 
-    def _drop(self, name: str) -> None:
-        try:
-            records.remove(self._root, name)
-        except OSError as error:
-            log.warning(f"The record of the guest {name}, which is gone, could not be removed: {error}")
-
-    def _remembered(self, name: str) -> GuestRecord | None:
-        try:
-            return records.load(self._root, name)
-        except (Malformed, OSError) as error:
-            log.warning(f"The record of the guest {name} is put aside: {error}")
-            return None
-
-    async def _press(self, guest: _Guest) -> bool:
-        from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect  # noqa: PLC0415 -- as above
-
-        record = guest.record
-        try:
-            async with QmpSocket(connect(self._root.path(places.qmp(record.name)), record.owner)) as qmp:
-                await qmp.execute("system_powerdown")
-        except (ConnectionResetError, BrokenPipeError):
-            return True  # QEMU hung up: it is ending already
-        except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
-            log.warning(f"The power button of {record.name} cannot be pressed, its unit is stopped: {error}")
-            return False
-        return True
-
-    async def _await_end(self, guest: _Guest) -> None:
-        if not await _within(guest.gone, _END_LIMIT):
-            raise Timeout(
-                f"{guest.record.unit} did not end within {_END_LIMIT:g} s: see `systemctl status` of it."
-            )
-
-    def _set_state(self, guest: _Guest, state: GuestState) -> None:
-        if guest.record.state is not state:
-            guest.record = guest.record._replace(state=state)
-            self._on_changed(guest.record)
-
-    def _ended(self, name: str, ended: tasks.Future[Mapping[str, Any]]) -> None:
-        guest = self._guests.pop(name, None)
-        if guest is None or ended.cancelled():
+    def _over(self, life: Life, ended: tasks.Future[Mapping[str, Any]]) -> None:
+        if ended.cancelled() or self._lives.get(life.record.name) is not life:
             return
-        known = ended.result()
-        result = str(known.get("Result", "success"))
-        state = GuestState.EXITED if result == "success" else GuestState.FAILED
-        status = int(known.get("ExecMainStatus", 0))
-        guest.record = guest.record._replace(state=state, pid=0, exit_status=status)
-        self._keep(self._forget(guest))
-        self._on_exited(guest.record, result)
+        known = dict(ended.result())
+        record = life.end(known)
+        del self._lives[record.name]
+        kept = self._ended.keep(record)
+        self._told.exited(record)
+        self._run(life.bury())
+        if kept:
+            self._ask(record, known)
+        else:  # the clock has leapt
+            self._told.forgotten(record)
 
-    async def _forget(self, guest: _Guest) -> None:
-        """Leave nothing of it; only then is it gone for those who wait."""
-        try:
-            records.remove(self._root, guest.record.name)
-            await self._units.reset_failed(guest.record.unit)
-            await guest.watch.close()
-        except (OSError, CallFailed) as error:
-            log.warning(f"What is left of the guest {guest.record.name} could not be removed: {error}")
-        finally:
-            guest.gone.set()
+    def _ask(self, record: GuestRecord, known: dict[str, Any]) -> None:
+        """Look up what its QEMU said last."""
+        from nestd.guests.lastwords import LastWords  # noqa: PLC0415 -- only where there are guests
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        if self._words is None:
+            self._words = LastWords(self._commands, self._kept, self._learned)
+        self._words.ask(record, known)
+
+    def _kept(self, record: GuestRecord) -> bool:
+        return self._ended.get(record.name) == record
+
+    def _learned(self, record: GuestRecord, last_words: tuple[str, ...]) -> None:
+        if last_words and (told := self._ended.learn(record, last_words)):
+            self._told.changed(told)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> tasks.Task[None]:
         task = tasks.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _within(event: tasks.Event, limit: float) -> bool:
-    try:
-        async with tasks.timeout(limit):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
+        return task

@@ -12,9 +12,21 @@ out of QEMU has those rights too. What it then meets:
   connect(2) (tmux and the X server listen in /tmp, the user's own systemd in /run/user; QEMU only ever
   listens), no /proc (/proc/PID/root leads into their mounts, /proc/PID/mem into them), no ptrace(2) nor
   SysV IPC, no /dev/shm, /dev/mqueue and terminals. Signals cannot be kept from them.
-- PrivateNetwork and AF_UNIX alone: a guest has no network yet; abstract sockets are out of reach as well.
+- PrivateNetwork and AF_UNIX alone; abstract sockets are out of reach as well. A lab's segment comes as a
+  descriptor, connected already, and takes none of this away.
 - No device but /dev/kvm, no capability, no setuid program, no namespace to get them in, no code that was
   not in a file (QEMU translates none under KVM).
+
+The network `user` is the exception: QEMU itself makes the guest's connections, so there is no PrivateNetwork,
+and AF_INET, AF_INET6 and connect(2) are allowed. In their place what listens on unix sockets is hidden: /run
+(the system bus, the user's systemd, daemons of containers) but for the guest's own folder, removable media
+and what tells the name servers; and /tmp (tmux, ssh-agent, X), or, where one of the guest's files lies there,
+what is known to listen in it. It can still reach all that the machine's network leads to, services on the
+machine's own loopback among it (10.0.2.2 for the guest); and who breaks out of QEMU, abstract sockets, and
+those in other folders, such as /home and /var, that let this user in.
+
+What runs before QEMU (guests/prepare.py) has the same sandbox. What is a credential is read by systemd, from
+root's file, and its copy is for the unit alone.
 
 What stays off: PrivateDevices (/dev has no kvm then), ProtectKernelModules (kernels lie in /usr/lib/modules),
 RemoveIPC (it takes what the user's other processes have), ProtectClock and ProtectHostname (both take a
@@ -25,10 +37,12 @@ capability anyway; the one adds the clock to the devices, the other wants /proc)
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from nestd.guestmodel import GuestSpec
 from nestd.guests import places
+from nestd.guests.prepare import literal
 from nestd.host.accounts import Account
 from nestd.wire.library import Variant
 
@@ -44,15 +58,33 @@ _INACCESSIBLE = ("/proc", "-/run/user", "-/dev/shm", "-/dev/mqueue", "-/dev/pts"
 # Whether these are allowed, in this order; SystemCallFilter= can be told more than once. seccomp: -sandbox.
 _SYSTEM_CALLS = (
     (True, ["@system-service"]),
-    (False, ["@privileged", "@resources", "@setuid", "@keyring", "@ipc", "connect", "kcmp"]),
+    (False, ["@privileged", "@resources", "@setuid", "@keyring", "@ipc", "kcmp"]),
     (True, ["memfd_create", "pipe", "pipe2", "seccomp"]),
 )
+# With `user` network: what of /run is left. resolv.conf(5) may be a link to one of the last three.
+_RUN = ("/run/media", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf")
+_ALONE: Sequence[tuple[str, str, object]] = (
+    ("PrivateNetwork", "b", True),
+    ("RestrictAddressFamilies", "(bas)", [True, ["AF_UNIX"]]),
+    ("SystemCallFilter", "(bas)", [False, ["connect"]]),
+    ("InaccessiblePaths", "as", list(_INACCESSIBLE)),
+)
+_LISTENS_IN_TMP = ("-/tmp/.X11-unix", "-/tmp/.ICE-unix", "-/tmp/.XIM-unix", "-/tmp/.font-unix")
 
 
 def properties(
-    spec: GuestSpec, account: Account, argv: Sequence[str], kvm_group: bool
+    spec: GuestSpec,
+    account: Account,
+    argv: Sequence[str],
+    kvm_group: bool,
+    before: Sequence[Sequence[str]] = (),
+    credentials: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[str, Variant]]:
-    """The properties for StartTransientUnit. `argv` begins with QEMU's absolute path."""
+    """The properties for StartTransientUnit.
+
+    `argv` begins with QEMU's absolute path; `before` are the commands of guests/prepare.py, `credentials` the
+    files that hold what it names. A guest in a lab expects its segment as the call's first descriptor.
+    """
     # By numbers: the names of network accounts may be none that systemd takes.
     owner = f"uid={account.uid},gid={account.gid}"
     writable = [f"-{disk.path}" for disk in spec.disks if not (disk.readonly or disk.snapshot)]
@@ -66,19 +98,23 @@ def properties(
         ("Type", "s", "exec"),
         # Not ExecStartEx, which could do without the doubling: systemd 252 writes it to the transient unit
         # file as a key that it does not know, and calls the unit bad after a daemon-reload.
-        ("ExecStart", "a(sasb)", [[argv[0], [value.replace("$", "$$") for value in argv], False]]),
+        ("ExecStartPre", "a(sasb)", [[command[0], list(command), False] for command in before]),
+        ("ExecStart", "a(sasb)", [[argv[0], [literal(value) for value in argv], False]]),
+        ("LoadCredential", "a(ss)", [[name, path] for name, path in credentials.items()]),
         ("User", "s", str(account.uid)),
         ("Group", "s", str(account.gid)),
         ("SupplementaryGroups", "as", [KVM_GROUP] if kvm_group else []),
         ("UMask", "u", 0o077),
         ("RuntimeDirectory", "as", [f"{places.RUNTIME_DIRECTORY}/{spec.name}"]),
         ("RuntimeDirectoryMode", "u", 0o700),
+        *([("StateDirectory", "as", [spec.state]), ("StateDirectoryMode", "u", 0o700)] if spec.state else []),
         ("StandardOutput", "s", "journal"),
         ("StandardError", "s", "journal"),
         # QEMU repeats what a guest says: it shall not choose its own priority.
         ("SyslogLevelPrefix", "b", False),
         ("KillMode", "s", "control-group"),
         ("TimeoutStopUSec", "t", _STOP_MICROSECONDS),
+        *([("RuntimeMaxUSec", "t", spec.lifetime * 1_000_000)] if spec.lifetime else []),
         ("MemoryMax", "t", spec.memory + spec.memory // 8 + _OVERHEAD),
         ("TasksMax", "t", spec.vcpus + _TASKS),
         ("LimitCORE", "t", 0),
@@ -87,12 +123,9 @@ def properties(
         ("ProtectSystem", "s", "strict"),
         ("ProtectHome", "s", "read-only"),
         ("ReadWritePaths", "as", writable),
-        ("InaccessiblePaths", "as", list(_INACCESSIBLE)),
         # Bounded by its size, charged to the guest, gone with it: a log in /run could fill /run.
         ("TemporaryFileSystem", "a(ss)",
          [[places.CONSOLE_LOGS, f"mode=0700,{owner},size={_CONSOLE_LOG_SIZE},nr_inodes=16"]]),
-        ("PrivateNetwork", "b", True),
-        ("RestrictAddressFamilies", "(bas)", [True, ["AF_UNIX"]]),
         ("RestrictNamespaces", "t", 0),
         ("RestrictSUIDSGID", "b", True),
         ("RestrictRealtime", "b", True),
@@ -106,5 +139,26 @@ def properties(
         ("SystemCallArchitectures", "as", ["native"]),
         ("SystemCallErrorNumber", "i", errno.EPERM),
         *(("SystemCallFilter", "(bas)", [allow, names]) for allow, names in _SYSTEM_CALLS),
+        *(_networked(spec, account) if spec.network.kind == "user" else _ALONE),
     ]  # fmt: skip
+    if spec.network.kind == "lab":
+        settings.append(("StandardInputFileDescriptor", "h", 0))
     return [(name, Variant(signature, value)) for name, signature, value in settings]
+
+
+def _networked(spec: GuestSpec, account: Account) -> list[tuple[str, str, object]]:
+    files = (spec.kernel, spec.initrd, spec.cdrom, *(disk.path for disk in spec.disks))
+    hidden = [["/run", "ro,mode=0755"]]
+    listens = []
+    if any(path.startswith("/tmp/") for path in files):  # noqa: S108 - somebody's own file
+        listens = [*_LISTENS_IN_TMP, f"-/tmp/tmux-{account.uid}"]
+    else:
+        hidden.append(["/tmp", "ro,mode=0755"])  # noqa: S108 - as above
+    own = f"{places.RUNTIME}/{spec.name}"
+    return [
+        ("PrivateNetwork", "b", False),
+        ("RestrictAddressFamilies", "(bas)", [True, ["AF_UNIX", "AF_INET", "AF_INET6"]]),
+        ("InaccessiblePaths", "as", [*_INACCESSIBLE, *listens]),
+        ("TemporaryFileSystem", "a(ss)", hidden),
+        ("BindPaths", "a(ssbt)", [[own, own, False, 0], *([path, path, True, 0] for path in _RUN)]),
+    ]

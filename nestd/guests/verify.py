@@ -11,28 +11,35 @@ import os
 import time
 from typing import NamedTuple, Protocol
 
-from nestd import log, tasks
-from nestd.errors import CallFailed, GuestNotFound, Timeout
-from nestd.guestmodel import GuestRecord, GuestSpec
+from nestd import tasks
+from nestd.errors import Failed, VerifyFailed
+from nestd.guestmodel import GuestSpec
+from nestd.guests import consolelog, places
+from nestd.guests.launch import Started
 from nestd.guests.probe import verdict
 from nestd.guests.probe.image import Image
 from nestd.guests.probe.verdict import Verdict
-from nestd.guests.registry import Registry
+from nestd.host.root import Root
 from nestd.model import Extension
 
 # Seconds between two looks at the console's log.
 _PAUSE = 0.2
+# Seconds more than it was given, after which systemd ends the guest that nestd did not: it was killed, too.
+_LEFT_ALONE = 120
 _MEMORY = 256 << 20
-# No words of the kernel but the last ones: they would fall into the lines that are read. A panic keeps
-# QEMU, and so the log, for a while.
-_APPEND = "console=ttyS0 quiet loglevel=1 panic=30"
+# No words of the kernel but the last ones: they would fall into the lines that are read. After a panic it
+# stands still, so that the log can be read, until nestd ends it.
+_APPEND = "console=ttyS0 quiet loglevel=1 panic=0"
 
 
-class Launches(Protocol):
+class Starts(Protocol):
     """What guests/launch.py gives."""
 
-    async def launch(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
-        """Start a guest."""
+    async def start(self, spec: GuestSpec, extension: Extension) -> Started:
+        """Start a guest that is in no registry."""
+
+    async def end(self, started: Started) -> None:
+        """Leave nothing of it."""
 
 
 class Request(NamedTuple):
@@ -58,22 +65,24 @@ class Verified(NamedTuple):
 
 
 class Verifier:
-    """Starts the guest, listens to it, and leaves nothing of it."""
+    """Starts the guest, listens to it, and leaves nothing of it.
 
-    def __init__(self, launcher: Launches, registry: Registry) -> None:
+    `end_limit`: seconds within which systemd has told of the end of a process that is gone.
+    """
+
+    def __init__(self, root: Root, launcher: Starts, *, end_limit: float = 10.0) -> None:
+        self._root = root
         self._launcher = launcher
-        self._registry = registry
-        self._removing: set[tasks.Task[None]] = set()
+        self._end_limit = end_limit
 
     async def verify(self, image: Image, request: Request, extension: Extension) -> Verified:
         """Boot L1 and say what it saw; not having nesting is an answer, not an error.
 
-        What Launcher.launch raises: InvalidArgs, LaunchFailed (and NotSupported is the caller's: no driver).
+        What Launcher.start raises (InvalidArgs, LaunchFailed), and VerifyFailed: it cannot be listened to.
         """
         began = time.monotonic()
-        name = f"verify-{os.urandom(4).hex()}"
         spec = GuestSpec(
-            name,
+            f"{places.OWN}verify-{os.urandom(4).hex()}",
             request.user,
             request.cpu,
             request.cpu_features,
@@ -82,30 +91,34 @@ class Verifier:
             initrd=image.initrd,
             append=_APPEND,
             require_nesting=False,
+            lifetime=int(request.limit) + _LEFT_ALONE,
         )
         try:
-            record = await self._launcher.launch(spec, extension)
+            started = await self._launcher.start(spec, extension)
         finally:
             if image.lent:
                 os.unlink(image.kernel)  # QEMU has read it, or never will
         try:
-            text, end, booted = await self._listen(name, began, began + request.limit)
+            text, end, booted = await self._listen(started, began, began + request.limit)
         finally:
-            task = tasks.create_task(self._remove(name))
-            self._removing.add(task)
-            task.add_done_callback(self._removing.discard)
-            await task
+            await self._launcher.end(started)
+        record = started.record
         seen = verdict.of(text, end, extension, record.cpu, request.limit)
         return Verified(seen, record.cpu, record.missing_flags, booted, time.monotonic() - began)
 
-    async def _listen(self, name: str, began: float, until: float) -> tuple[str, verdict.End, float]:
+    async def _listen(self, started: Started, began: float, until: float) -> tuple[str, verdict.End, float]:
         """What the guest said, how that came to its end, and the seconds until its first word."""
         text, booted = "", 0.0
         while True:
+            gone = started.watch.ended.done()
             try:
-                text = self._registry.console_log(name).decode("utf-8", "replace")
-            except GuestNotFound:
-                return text, verdict.End.GONE, booted
+                text = consolelog.read(self._root, started.record).decode("utf-8", "replace")
+            except Failed as error:
+                # It goes with QEMU, whose end systemd tells a moment later.
+                await tasks.wait([started.watch.ended], self._end_limit)
+                if not started.watch.ended.done():
+                    raise VerifyFailed(f"The probe guest runs, but cannot be listened to: {error}") from error
+                gone = True
             now = time.monotonic()
             if text and not booted:
                 booted = now - began
@@ -113,15 +126,8 @@ class Verifier:
                 return text, verdict.End.TOLD, booted
             if verdict.panic(text):
                 return text, verdict.End.PANIC, booted
+            if gone:
+                return text, verdict.End.GONE, booted
             if now > until:
                 return text, verdict.End.LATE, booted
             await tasks.sleep(_PAUSE)
-
-    async def _remove(self, name: str) -> None:
-        try:
-            # QEMU is told to go at once: nobody in this guest obeys the power button.
-            await self._registry.stop(name, 0.0)
-        except GuestNotFound:
-            pass  # it ended by itself
-        except (CallFailed, Timeout) as error:
-            log.warning(f"The probe guest {name} could not be removed: {error}")

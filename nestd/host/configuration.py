@@ -19,11 +19,14 @@ class Settings(NamedTuple):
     """What nestd.conf(5) says.
 
     `enforce`: what was told is put back when somebody else has changed it. `loader` names the back end that
-    writes the kernel command line; empty where it is to be found out.
+    writes the kernel command line; empty where it is to be found out. `prometheus` and `features` are the
+    files that tell node_exporter and node-feature-discovery; empty where there is none.
     """
 
     enforce: bool = False
     loader: str = ""
+    prometheus: str = ""
+    features: str = ""
 
 
 def read(root: Root) -> Settings:
@@ -41,7 +44,10 @@ def read(root: Root) -> Settings:
 
         found |= settings.parse(text, complain)
     return Settings(
-        enforce=found["Enforce"] != "no", loader="" if found["Loader"] == "auto" else found["Loader"]
+        enforce=found["Enforce"] != "no",
+        loader="" if found["Loader"] == "auto" else found["Loader"],
+        prometheus="" if found["PrometheusTextfile"] == "none" else found["PrometheusTextfile"],
+        features="" if found["NodeFeatureFile"] == "none" else found["NodeFeatureFile"],
     )
 
 

@@ -46,7 +46,7 @@ def _make(above: int, name: str, mode: int) -> None:
         os.chmod(name, mode, dir_fd=above)
 
 
-def _step(above: int, name: str, absolute: str) -> int:
+def _step(above: int, name: str, absolute: str, *, strangers: bool = False) -> int:
     """The folder `name` in the folder `above`, as a descriptor that only leads on (O_PATH)."""
     place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     try:
@@ -56,7 +56,8 @@ def _step(above: int, name: str, absolute: str) -> int:
             raise OSError(errno.ELOOP, f"{what} is {_LINK}")
         if not stat.S_ISDIR(found.st_mode):
             raise OSError(errno.ENOTDIR, f"{what} is no folder")
-        _refuse_strangers(found, what)
+        if not strangers:
+            _refuse_strangers(found, what)
     except BaseException:
         os.close(place)
         raise
@@ -64,8 +65,10 @@ def _step(above: int, name: str, absolute: str) -> int:
 
 
 @contextmanager
-def _folder(root: Root, absolute: str, *, make: int = 0, mode: int = 0o755) -> Iterator[int]:
-    """The folder `absolute`, every step on the way to it looked at.
+def _folder(
+    root: Root, absolute: str, *, make: int = 0, mode: int = 0o755, strangers: bool = False
+) -> Iterator[int]:
+    """The folder `absolute`, every step on the way to it looked at; `strangers`: whoever it belongs to.
 
     Of the steps the last `make` are made if they are missing: the last with `mode`, the others with 0755.
     """
@@ -77,7 +80,7 @@ def _folder(root: Root, absolute: str, *, make: int = 0, mode: int = 0o755) -> I
             left = len(steps) - at
             if left <= make:
                 _make(place, name, mode if left == 1 else 0o755)
-            below = _step(place, name, "/" + "/".join(steps[: at + 1]))
+            below = _step(place, name, "/" + "/".join(steps[: at + 1]), strangers=strangers)
             os.close(place)
             place = below
         # To list and to sync it, it has to be really open.
@@ -125,6 +128,33 @@ def replace(root: Root, absolute: str, text: str, mode: int = 0o644, *, make_fol
     with _named(absolute), _folder(root, parent, make=int(make_folder)) as folder:
         _refuse_other_than_file(name, folder)
         _replace(folder, name, text, mode)
+
+
+def publish(root: Root, absolute: str, text: str) -> None:
+    """As `replace`, with 0644, for what everybody may read and nestd itself never does.
+
+    So the folders on the way may belong to anybody: whoever controls them can take the file away, but it is
+    never written through a link, nor to anything that was there before. Raises OSError, as `replace`.
+    """
+    parent, _, name = absolute.rpartition("/")
+    with _named(absolute), _folder(root, parent or "/", strangers=True) as folder:
+        _refuse_other_than_file(name, folder)
+        _replace(folder, name, text, 0o644)
+
+
+def withdraw(root: Root, absolute: str) -> None:
+    """Remove what was published; it is fine if it is gone. Raises OSError, as `replace`.
+
+    What `publish` has left alone, as it is no file, is left alone here, too.
+    """
+    parent, _, name = absolute.rpartition("/")
+    with (
+        suppress(FileNotFoundError),
+        _named(absolute),
+        _folder(root, parent or "/", strangers=True) as folder,
+    ):
+        _refuse_other_than_file(name, folder)
+        os.unlink(name, dir_fd=folder)
 
 
 def _replace(folder: int, name: str, text: str, mode: int) -> None:

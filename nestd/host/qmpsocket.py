@@ -73,20 +73,27 @@ class QmpSocket:
         self._buffer = bytearray()
         self._number = 0
 
-    async def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Run a command; returns its answer, a JSON value of any shape.
+    async def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, descriptor: int | None = None
+    ) -> Any:
+        """Run a command; returns its answer, a JSON value of any shape. QEMU gets a copy of `descriptor`.
 
         TimeoutError after the limit (seconds), QmpRefused, Malformed, OSError (the peer is gone).
         """
         self._number += 1
         async with tasks.timeout(self._limit):
-            await sockets.send(self._connection, qmp.encode(command, self._number, arguments))
+            line = qmp.encode(command, self._number, arguments)
+            if descriptor is None:
+                await sockets.send(self._connection, line)
+            else:
+                await sockets.send_with(self._connection, line, descriptor)
             for _ in range(_LINES_PER_EXCHANGE):
                 message = qmp.decode(await self._line())
                 if isinstance(message, qmp.Refusal) and message.id in {self._number, None}:
                     raise QmpRefused(f"{command}: {message.words}")
                 if isinstance(message, qmp.Reply) and message.id == self._number:
                     return message.value
+                await tasks.sleep(0)  # the next line may be there already, and a thousand more: others first
         raise Malformed(f"QMP: no answer to {command} among {_LINES_PER_EXCHANGE} lines")
 
     async def __aenter__(self) -> QmpSocket:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from nestd import tasks
 from nestd.errors import CallFailed, NestdError
+from nestd.host.services import Bus, Signal, bus_label_escape, plain
 from nestd.wire.library import Variant
 
 _SYSTEMD = "org.freedesktop.systemd1"
@@ -16,44 +17,14 @@ _MANAGER = _SYSTEMD + ".Manager"
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 UNIT = _SYSTEMD + ".Unit"
 SERVICE = _SYSTEMD + ".Service"
-_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 OVER = frozenset({"inactive", "failed"})
-
-
-class Signal(Protocol):
-    """A signal that matched a rule; `sender` is a unique name, `body` as the wire library gives it."""
-
-    @property
-    def path(self) -> str: ...
-    @property
-    def interface(self) -> str: ...
-    @property
-    def member(self) -> str: ...
-    @property
-    def body(self) -> Sequence[Any]: ...
-    @property
-    def sender(self) -> str: ...
-
-
-class Bus(Protocol):
-    """The message bus, as bus/connection.py gives it."""
-
-    async def call(
-        self,
-        destination: str,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: Sequence[object] = (),
-        *,
-        limit: float = 25.0,
-        interactive: bool = False,
-    ) -> list[Any]:
-        """Call and return the body of the answer; `limit` in seconds. Raises CallFailed."""
-
-    async def subscribe(self, rule: str, handler: Callable[[Signal], None]) -> Callable[[], Awaitable[None]]:
-        """Have `handler` called for what matches `rule`, until the returned function is awaited."""
+# The properties that are remembered of a unit that is watched. It has some 300, of which most never change.
+_KEPT = frozenset(
+    {
+        *("ActiveState", "Result", "InvocationID", "MainPID"),
+        *("ExecMainStatus", "ExecMainStartTimestamp", "ExecMainExitTimestamp"),
+    }
+)
 
 
 class UnitExists(NestdError):
@@ -68,22 +39,13 @@ class JobFailed(NestdError):
         self.result = result
 
 
-def bus_label_escape(label: str) -> str:
-    """A label of an object path, as systemd escapes it (sd_bus_path_encode(3)): `a-1` is `a_2d1`."""
-    escaped = "".join(
-        chr(byte) if byte in _PLAIN and (at > 0 or not chr(byte).isdigit()) else f"_{byte:02x}"
-        for at, byte in enumerate(label.encode())
-    )
-    return escaped or "_"
-
-
 def unit_path(unit: str) -> str:
     """The object path of a unit."""
     return f"{_MANAGER_PATH}/unit/{bus_label_escape(unit)}"
 
 
 class UnitWatch:
-    """What systemd says of one unit: `known` are the properties of both its interfaces, as they change.
+    """What systemd says of one unit: `known` are what counts of its properties (_KEPT), as they change.
 
     `ended` is done, with `known`, once the unit is inactive or failed. It counts from the first
     `settle` on: what a name was before its unit was started is not the unit's end.
@@ -120,7 +82,7 @@ class UnitWatch:
         self._learn(plain(signal.body[1]))
 
     def _learn(self, properties: Mapping[str, Any]) -> None:
-        self.known.update(properties)
+        self.known.update({name: properties[name] for name in _KEPT & properties.keys()})
         if self._settled and self.known.get("ActiveState") in OVER and not self.ended.done():
             self.ended.set_result(self.known)
 
@@ -133,9 +95,16 @@ class Units:
         self._subscribed = False
 
     async def start_transient(
-        self, unit: str, properties: Sequence[tuple[str, Variant]], limit: float = 30.0
+        self,
+        unit: str,
+        properties: Sequence[tuple[str, Variant]],
+        limit: float = 30.0,
+        fds: Sequence[int] = (),
     ) -> None:
-        """Start a transient unit and wait, `limit` seconds, for its job. UnitExists, JobFailed."""
+        """Start a transient unit and wait, `limit` seconds, for its job. UnitExists, JobFailed.
+
+        A property of the type h is a place in `fds`, which stay the caller's.
+        """
         await self._announce()
         results: dict[str, str] = {}
         news = tasks.Event()
@@ -152,7 +121,7 @@ class Units:
             async with tasks.timeout(limit):
                 pairs = [[name, value] for name, value in properties]
                 body = [unit, "fail", pairs, []]
-                [job] = await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body)
+                [job] = await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body, fds=fds)
                 while job not in results:
                     news.clear()
                     await news.wait()
@@ -186,6 +155,14 @@ class Units:
         """Let systemd forget a failed unit. One that is not there is fine."""
         await self._manager("ResetFailedUnit", "s", [unit], missing_ok=True)
 
+    async def clean(self, unit: str, what: str) -> None:
+        """Begin to remove the folder `what` (`state` and the like) of a unit that does not run."""
+        await self._manager("CleanUnit", "sas", [unit, [what]])
+
+    async def unref(self, unit: str) -> None:
+        """Let systemd forget a unit that was started with AddRef. One that is not there is fine."""
+        await self._manager("UnrefUnit", "s", [unit], missing_ok=True)
+
     async def matching(self, pattern: str) -> dict[str, str]:
         """The loaded units whose name matches (glob(7)), each with its ActiveState."""
         [rows] = await self._manager("ListUnitsByPatterns", "asas", [[], [pattern]])
@@ -201,10 +178,17 @@ class Units:
         return found
 
     async def _manager(
-        self, member: str, signature: str, body: Sequence[object], *, missing_ok: bool = False
+        self,
+        member: str,
+        signature: str,
+        body: Sequence[object],
+        *,
+        missing_ok: bool = False,
+        fds: Sequence[int] = (),
     ) -> list[Any]:
+        where = (_SYSTEMD, _MANAGER_PATH, _MANAGER, member)
         try:
-            return await self._bus.call(_SYSTEMD, _MANAGER_PATH, _MANAGER, member, signature, body)
+            return await self._bus.call(*where, signature, body, fds=fds)
         except CallFailed as error:
             if missing_ok and error.name == f"{_SYSTEMD}.NoSuchUnit":
                 return []
@@ -219,14 +203,3 @@ class Units:
                 if error.name != f"{_SYSTEMD}.AlreadySubscribed":
                     raise
             self._subscribed = True
-
-
-def plain(value: Any) -> Any:
-    """A value of the bus without its variants, at any depth."""
-    if isinstance(value, Variant):
-        return plain(value.value)
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value

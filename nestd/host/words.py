@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,16 +23,28 @@ _SYSTEMD_STATUS = range(200, 256)
 
 async def last_words(commands: Commands, known: Mapping[str, Any]) -> str:
     """Why the unit ended whose properties are `known`: its last lines, or at least the way it ended."""
-    words = ""
+    await sync(commands)
+    return await said(commands, known) or way_out(known)
+
+
+async def sync(commands: Commands) -> None:
+    """Have the journal read all that was written to it."""
+    try:
+        await commands.run(*_SYNC, limit=_LIMIT)
+    except (ToolMissing, ToolFailed):
+        return  # `said` finds out what can be had
+
+
+async def said(commands: Commands, known: Mapping[str, Any]) -> str:
+    """The last lines, 20 at most, of the unit whose properties are `known`; empty if there are none."""
     invocation = bytes(known.get("InvocationID", b"")).hex()
-    if invocation:
-        try:
-            await commands.run(*_SYNC, limit=_LIMIT)
-            done = await commands.run(*_READ, f"_SYSTEMD_INVOCATION_ID={invocation}", limit=_LIMIT)
-            words = harmless(done.out)
-        except (ToolMissing, ToolFailed):
-            words = ""  # a system without a journal: the way it ended is all there is
-    return words or way_out(known)
+    if not invocation:
+        return ""
+    try:
+        done = await commands.run(*_READ, f"_SYSTEMD_INVOCATION_ID={invocation}", limit=_LIMIT)
+    except (ToolMissing, ToolFailed):
+        return ""  # a system without a journal
+    return harmless(done.out)
 
 
 def way_out(known: Mapping[str, Any]) -> str:
@@ -52,8 +63,6 @@ def way_out(known: Mapping[str, Any]) -> str:
 
 
 def harmless(text: str) -> str:
-    """Lines without control characters, the end of them, to be shown to somebody."""
-    lines = (
-        re.sub(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", "", line).strip() for line in text.splitlines()
-    )
+    """Lines of what is printable alone, the end of them, to be shown to somebody."""
+    lines = ("".join(one for one in line if one.isprintable()).strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line)[-_KEPT:]

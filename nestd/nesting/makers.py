@@ -4,6 +4,9 @@
 The maker is who made the image that is there, as it shows in it; one that is installed and has not made it
 would make another one. Sources: update-initramfs(8), mkinitramfs; dracut(8), dracut.conf(5); mkinitcpio(8);
 kernel-install(8); Debian's /etc/initramfs/post-update.d/systemd-boot.
+
+The copy on a boot partition is replaced whole, by nestd. kernel-install would write over kernel and initramfs
+there: without power in that moment, or soon after it, nothing could be booted.
 """
 
 from __future__ import annotations
@@ -25,7 +28,17 @@ _ETC, _SHIPPED = "/etc/modprobe.d", ("/usr/lib/modprobe.d", "/lib/modprobe.d")
 _PACKAGES = {"update-initramfs": "initramfs-tools", "dracut": "dracut", "mkinitcpio": "mkinitcpio"}
 _DRACUT = "/usr/lib/dracut"
 _UPDATE_CONF = "/etc/initramfs-tools/update-initramfs.conf"
-_AFTER_UPDATE = "/etc/initramfs/post-update.d"
+# What a hook of update-initramfs's calls does nothing then (kernel-install(8); systemd 251).
+_BYPASS = ("env", "KERNEL_INSTALL_BYPASS=1")
+_COPY = f"""\
+set -e
+trap 'rm -f -- "$2{bootimages.NEW}"' EXIT
+trap 'exit 1' HUP INT TERM
+cp -- "$1" "$2{bootimages.NEW}"
+sync "$2{bootimages.NEW}"
+mv -f -- "$2{bootimages.NEW}" "$2"
+sync -f "$2"
+"""
 Files = tuple[tuple[str, str], ...]
 
 
@@ -61,20 +74,25 @@ def renewal(host: Host, one: Installed, image: Image) -> tuple[Run, ...]:
         one.path != source and one.path.endswith(f"/initrd.img-{one.release}") and host.root.exists(source)
     )
     target = source if copied else one.path
-    copies = bootimages.copies(host.root, one.release) if target == source else ()
+    copies = _same_name(host.root, source, one.release) if target == source else ()
     if image.maker == DRACUT:
         run = _dracut(host, target, one.release)
     elif image.maker == INITRAMFS_TOOLS and target == source:
-        run = _update_initramfs(host, one.release, (source, *copies))
-        if _copied_by_hook(host.root):
-            return (run,)
+        run = _update_initramfs(host, one.release, source, _BYPASS if copies else ())
     else:
         raise _by_hand(one, "nestd cannot tell who made it")
-    if not copies:
-        return (run,)
-    copying = ("kernel-install", "add", one.release, f"/boot/vmlinuz-{one.release}", source)
-    _require(host, copying)
-    return (run, Run(copying, keeps=copies))
+    return (run, *(_copy(source, path) for path in copies))
+
+
+def _same_name(root: Root, source: str, release: str) -> tuple[str, ...]:
+    """Its copies on boot partitions; kernel-install leaves the name as it is."""
+    name = source.rpartition("/")[2]
+    return tuple(path for path in bootimages.copies(root, release) if path.endswith(f"/{name}"))
+
+
+def _copy(source: str, path: str) -> Run:
+    argv = ("sh", "-c", _COPY, "nestd", source, path)
+    return Run(argv, keeps=(path,), words=f"copy {source} to {path}")
 
 
 def _copies(root: Root, maker: str, path: str) -> bool:
@@ -111,22 +129,16 @@ def _mkinitcpio_copies(root: Root) -> bool:
     return not any("HOOKS" in line for line in said) or any("modconf" in line for line in said)
 
 
-def _update_initramfs(host: Host, release: str, keeps: tuple[str, ...]) -> Run:
+def _update_initramfs(host: Host, release: str, image: str, before: tuple[str, ...]) -> Run:
     argv = ("update-initramfs", "-u", "-k", release)
     _require(host, argv)
     said = [line.strip() for line in (host.root.read(_UPDATE_CONF) or "").split("\n")]
     if any(line.partition("#")[0].strip() == "update_initramfs=no" for line in said):
         raise errors.BootloaderFailed(
-            f"{keeps[0]} must be made anew, but {_UPDATE_CONF} says update_initramfs=no, so that "
+            f"{image} must be made anew, but {_UPDATE_CONF} says update_initramfs=no, so that "
             f"`{' '.join(argv)}` does nothing. Nothing was changed. Take that line away, then try again."
         )
-    return Run(argv, keeps)
-
-
-def _copied_by_hook(root: Root) -> bool:
-    """Whether update-initramfs itself has the image copied to the boot partition."""
-    names = root.files(_AFTER_UPDATE)
-    return any("kernel-install" in (root.read(f"{_AFTER_UPDATE}/{name}") or "") for name in names)
+    return Run((*before, *argv), keeps=(image,), words=f"run {' '.join(argv)}" if before else "")
 
 
 def _dracut(host: Host, path: str, release: str) -> Run:

@@ -61,7 +61,8 @@ def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:
     """What InUse says: who holds the driver, as far as it can be known, and what to do."""
     if holders:
         names = ", ".join(_named(holder) for holder in holders)
-        return f"{driver.name} is in use by {names}. Stop them, then try again; nothing was changed."
+        todo = "Wait for their end" if all(map(_is_our_own, holders)) else "Stop them"
+        return f"{driver.name} is in use by {names}. {todo}, then try again; nothing was changed."
     return (
         f"{driver.name} is in use (reference count {users}), by no process that shows it: something in the "
         "kernel, or a process that has just ended. Try again; nothing was changed."
@@ -70,4 +71,10 @@ def in_use(driver: Driver, users: int, holders: Sequence[Holder]) -> str:
 
 def _named(holder: Holder) -> str:
     where = f" in {holder.unit}" if holder.unit else ""
-    return f"{holder.comm} (pid {holder.pid}{where})"
+    what = "nestd's own guest, which ends by itself: " if _is_our_own(holder) else ""
+    return f"{what}{holder.comm} (pid {holder.pid}{where})"
+
+
+def _is_our_own(holder: Holder) -> bool:
+    """Whether it is what nestd starts for Verify or CheckCpu (guests/places.py), or for MeasureExit."""
+    return holder.unit.startswith("nestd-guest-_") or holder.unit == "nestd.service"

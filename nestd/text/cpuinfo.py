@@ -10,6 +10,7 @@ from nestd.model import Extension
 # x86 says "flags" (its line "vmx flags" is another matter), s390x "features", arm64 "Features".
 _FLAGS = re.compile(r"^(?:flags|[Ff]eatures)[ \t]*:(.*)$", re.MULTILINE)
 _VMX_FLAGS = re.compile(r"^vmx flags[ \t]*:(.*)$", re.MULTILINE)
+_MODEL = re.compile(r"^model name[ \t]*:(.*)$", re.MULTILINE)
 _PSERIES = re.compile(r"^platform[ \t]*:[ \t]*pSeries\b", re.MULTILINE)
 _ARM64 = re.compile(r"^CPU architecture[ \t]*:[ \t]*8\b", re.MULTILINE)
 _POWERNV = re.compile(r"^platform[ \t]*:[ \t]*PowerNV\b", re.MULTILINE)
@@ -30,6 +31,12 @@ def vmx_flags(text: str) -> frozenset[str]:
     """What the first CPU's VMX can do, by the kernel's names (line `vmx flags`, since 5.6); empty without."""
     match = _VMX_FLAGS.search(text)
     return frozenset(match[1].split()) if match else frozenset()
+
+
+def model(text: str) -> str:
+    """What the first CPU calls itself (x86's line "model name"); empty where none says."""
+    match = _MODEL.search(text)
+    return match[1].strip() if match else ""
 
 
 def is_arm64(text: str) -> bool:

@@ -9,7 +9,8 @@ from nestd.errors import Malformed
 FIXED = 16
 MESSAGE_LIMIT = 128 << 20  # the specification's
 HEADER_LIMIT = 64 << 10
-BODY_LIMIT = 256 << 10  # ours, for requests and for the replies that nestd asks for
+# Ours, for requests and for the replies that nestd asks for: Launch's user-data may have 512 KiB.
+BODY_LIMIT = 640 << 10
 _COMPACT = 1 << 16
 
 

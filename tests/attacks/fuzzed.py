@@ -22,7 +22,8 @@ from tests.support.daemon import Daemon
 from tests.support.tree import RELEASE, Tree
 
 _DEMO = f"{PATH}/guest/demo"
-JOB = "org.nestd1.Job"
+_TOWN = f"{PATH}/lab/town"
+JOB, LAB = "org.nestd1.Job", "org.nestd1.Lab"
 _LAUNCH = {"user": Variant("s", "nobody")}
 _TOOLS = (".kernel/", "journal")  # what the tree's programs write
 _CHANGES = frozenset({"Enable", "Disable", "Revert"})
@@ -41,8 +42,8 @@ class Member:
 
     @property
     def deadly(self) -> bool:
-        """Whether it ends a guest."""
-        return self.name in ("Stop", "Kill")
+        """Whether it ends a guest, or a lab."""
+        return self.name in ("Stop", "Kill", "Remove")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def members(interfaces: Mapping[str, Interface]) -> list[Member]:
     found = []
     for interface in interfaces.values():
         # A job is there only while a change is under way.
-        path = {MANAGER: PATH, JOB: f"{PATH}/job/1"}.get(interface.name, _DEMO)
+        path = {MANAGER: PATH, JOB: f"{PATH}/job/1", LAB: _TOWN}.get(interface.name, _DEMO)
         found += [Member(interface.name, x, method.takes, path) for x, method in interface.methods.items()]
         found += [Member(interface.name, x, y, path, signal=True) for x, y in interface.signals.items()]
         for name, signature in (("Get", "ss"), ("Set", "ssv"), ("GetAll", "s")):
@@ -70,7 +71,7 @@ def members(interfaces: Mapping[str, Interface]) -> list[Member]:
 
 
 class Fuzzed:
-    """nestd, with the guest demo for as long as nobody ends it."""
+    """nestd, with the guest demo and the lab town for as long as nobody ends them."""
 
     def __init__(self, client: RawClient, tree: Tree, daemon: Daemon) -> None:
         self.calls = 0
@@ -160,12 +161,13 @@ class Fuzzed:
         return any(values[0][key].value for key in ("changed", "pending"))
 
     def _guest(self) -> None:
-        """Start the guest if it is not there."""
-        try:
-            self._client.call(NAME, PATH, MANAGER, "GetGuest", "s", ["demo"])
-        except BusReplyError:
-            options = {**_LAUNCH, "require-nesting": Variant("b", False)}
-            self._client.call(NAME, PATH, MANAGER, "Launch", "sa{sv}", ["demo", options])
+        """Start the guest and the lab if they are not there."""
+        options = {**_LAUNCH, "require-nesting": Variant("b", False)}
+        for get, make, name in (("GetGuest", "Launch", "demo"), ("GetLab", "CreateLab", "town")):
+            try:
+                self._client.call(NAME, PATH, MANAGER, get, "s", [name])
+            except BusReplyError:
+                self._client.call(NAME, PATH, MANAGER, make, "sa{sv}", [name, options])
 
     def _properties(self) -> dict[str, Any]:
         [known] = self._client.call(NAME, PATH, PROPERTIES, "GetAll", "s", [MANAGER])
@@ -183,7 +185,14 @@ class Fuzzed:
     def _outside(self) -> set[str]:
         """Every file of the tree that nestd has no business to make."""
         top = self._tree.top
-        own = ("run/nestd", "var/lib/nestd/", "sys/module/kvm", "etc/modprobe.d/zz-nestd.conf", *_TOOLS)
+        own = (
+            "run/nestd",
+            "var/lib/nestd/",
+            "var/lib/nestd-labs",
+            "sys/module/kvm",
+            "etc/modprobe.d/zz-nestd.conf",
+            *_TOOLS,
+        )
         found = {str(path.relative_to(top)) for path in top.rglob("*")}
         beside = {f"../{path.name}" for path in top.parent.iterdir()}
         return beside | {path for path in found if not path.startswith(own)}

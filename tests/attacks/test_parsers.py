@@ -22,9 +22,9 @@ from nestd import log
 from nestd.bus import interface
 from nestd.errors import InvalidArgs, Malformed
 from nestd.guestmodel import GuestRecord, GuestSpec, GuestState
-from nestd.guests import records, request
+from nestd.guests import prepare, records, request
 from nestd.host import holders, kvm, words
-from nestd.host.units import bus_label_escape
+from nestd.host.services import bus_label_escape
 from nestd.model import Extension
 from nestd.nesting import drivers, dropin, installs, pending
 from nestd.text import bls, cmdline, cpuid, cpuinfo, grub, modprobe, modules, parameter, pe, qemu, qmp
@@ -94,14 +94,21 @@ def _record(changed: Mapping[str, Any]) -> GuestRecord:
 
 
 def _spec(values: list[str]) -> GuestSpec:
-    name, cpu, feature, path, kernel, append = values
+    name, cpu, feature, path, kernel, append, forward, lab = values
     disks = [{"path": path, "format": "raw"}]
     options = {"cpu": cpu, "cpu-features": [feature], "disks": disks, "kernel": kernel, "append": append}
-    spec = request.guest_spec(name, "nobody", options)
+    network = {"kind": "user", "forwards": [forward]} if forward else {"kind": "lab", "lab": lab}
+    more = {"cdrom": path, "network": network, "user-data": append.encode(errors="replace"), "display": "vnc"}
+    spec = request.guest_spec(name, "nobody", options | more)
     argv = qemu.arguments(spec, Extension.SVM, "/run/x", "/run/y")
+    # A preparation's words are taken apart by systemd alone, at `$`.
+    for command in prepare.preparation(spec, None, "/run/x", lambda names: f"/usr/bin/{names[0]}").commands:
+        assert all(
+            "$" not in word.replace("$$", "").replace("${CREDENTIALS_DIRECTORY}", "") for word in command
+        )
     assert not [argument for argument in argv if "\n" in argument or "\0" in argument]
     shape = qemu.shape(argv)
-    assert shape is not None and shape.cpu == qemu.cpu(spec, Extension.SVM)
+    assert shape is not None and shape == qemu.shape_of(spec, Extension.SVM)
     return spec
 
 
@@ -165,7 +172,7 @@ PARSERS: dict[str, Parser] = {
         ()),
     "records.parse": (records.parse, _texts, (Malformed,)),
     "records.parse, fields": (_record, st.dictionaries(_texts, _json, max_size=14), (Malformed,)),
-    "request.guest_spec": (_spec, st.lists(_texts, min_size=6, max_size=6), (InvalidArgs,)),
+    "request.guest_spec": (_spec, st.lists(_texts, min_size=8, max_size=8), (InvalidArgs,)),
     "words.harmless": (words.harmless, _texts, ()),
     "settings.parse": (lambda x: settings_file.parse(x, lambda line, why: None), _texts, ()),
     "pending.understood": (pending.understood, st.dictionaries(_texts, _json, max_size=6), ()),

@@ -24,14 +24,17 @@ HOSTILE = (
 KNOWN = (
     "demo", "a", "both", "runtime", "boot", "grub", "kernel-install", "bootc",
     "host", "qemu64", "max", "+svm", "-svm", "+vmx", "raw", "qcow2",
+    "uefi", "vnc", "user", "lab", "tcp:127.0.0.1:2222-22", "udp:0.0.0.0:65535-1",
     "nobody", "root",
-    "org.nestd1.Manager", "org.nestd1.Guest", "org.freedesktop.DBus.Peer", "Nested", "Version", "Owner",
+    "org.nestd1.Manager", "org.nestd1.Guest", "org.nestd1.Lab", "10.7.0.0/28",
+    "org.freedesktop.DBus.Peer", "Nested", "Version", "Owner",
     "/", "/vmlinuz",
 )  # fmt: skip
 OPTIONS = (
     "scope", "dry-run", "when-idle", "replace", "loader", "timeout",
     "cpu", "cpu-features", "memory", "vcpus", "disks", "kernel", "initrd", "append", "user",
-    "require-nesting", "path", "format", "readonly", "snapshot",
+    "require-nesting", "cdrom", "firmware", "network", "kind", "forwards", "lab", "display", "user-data",
+    "extra-args", "nodes", "subnet", "path", "format", "readonly", "snapshot",
 )  # fmt: skip
 _BITS = {
     "y": (0, 8),
@@ -55,6 +58,7 @@ texts = st.sampled_from(KNOWN) | st.sampled_from(HOSTILE) | st.text(
 )  # fmt: skip
 paths = st.sampled_from(
     ["/", "/org", "/org/nestd1", "/org/nestd1/job", "/org/nestd1/job/1",
+        "/org/nestd1/lab", "/org/nestd1/lab/town",
         "/org/nestd1/guest", "/org/nestd1/guest/demo", "/org/nestd1/guest/_2e_2e",
         "/a" * 120]
 ) | st.text("abcdefxyz019_", min_size=1, max_size=20).map(lambda x: f"/org/nestd1/guest/{x}")  # fmt: skip
@@ -123,8 +127,20 @@ def _array(child: SignatureType, depth: int) -> st.SearchStrategy[Any]:
 
 def _option() -> st.SearchStrategy[tuple[str, Variant]]:
     """A known option with the type that it must have, and any value."""
-    from nestd.guests.request import DISK_OPTIONS, OPTIONS
+    from nestd.guests.devices import DISK_OPTIONS, NETWORK_OPTIONS
+    from nestd.guests.request import OPTIONS
 
-    own = {"scope": "s", "dry-run": "b", "when-idle": "b", "replace": "b", "loader": "s", "timeout": "t"}
-    table = {**OPTIONS, **DISK_OPTIONS, **own}
-    return st.sampled_from(sorted(table)).flatmap(lambda x: st.tuples(st.just(x), variant(table[x], 2)))
+    own = {
+        "nodes": "u",
+        "subnet": "s",
+        "scope": "s",
+        "dry-run": "b",
+        "when-idle": "b",
+        "replace": "b",
+        "loader": "s",
+        "timeout": "t",
+    }
+    table = {**OPTIONS, **DISK_OPTIONS, **NETWORK_OPTIONS, **own}
+    # Verify's is of another type than Stop's.
+    pairs = [*sorted(table.items()), ("timeout", "u")]
+    return st.sampled_from(pairs).flatmap(lambda x: st.tuples(st.just(x[0]), variant(x[1], 2)))

@@ -187,7 +187,7 @@ def test_an_answer_that_comes_too_late(tmp_path: Path, ending: str) -> None:
     loop.run(go())
 
 
-@pytest.mark.parametrize("body", [b"\xff\xff\xff\xff\0", bytes(300 << 10)], ids=["malformed", "too large"])
+@pytest.mark.parametrize("body", [b"\xff\xff\xff\xff\0", bytes(700 << 10)], ids=["malformed", "too large"])
 def test_an_answer_that_makes_no_sense(tmp_path: Path, body: bytes) -> None:
     async def go() -> None:
         async with faking(tmp_path) as (fake, connection):

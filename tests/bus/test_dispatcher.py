@@ -11,7 +11,7 @@ import pytest
 
 from nestd import errors, tasks
 from nestd.bus import interface as description
-from nestd.bus.callers import PER_CALLER
+from nestd.bus.callers import HELD, PER_CALLER
 from nestd.bus.exported import Call, Exported
 from nestd.wire.header import Flag, Kind
 from nestd.wire.library import Variant
@@ -291,6 +291,37 @@ def test_calls_under_way_are_bounded_for_each_caller(bus: PrivateBus) -> None:
                 other.post(NAME, TOP, IFACE, "Wait")
                 await service.thing.until_waiting(PER_CALLER + 1)
                 assert await greedy.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
+
+    loop.run(go())
+
+
+def test_what_calls_under_way_hold_is_bounded_for_all_together(bus: PrivateBus) -> None:
+    """Everybody's calls wait for polkit with all that they carry, and nestd's unit has 256 MiB."""
+    long = (NAME, TOP, IFACE, "Options", "a{sv}", [{"user-data": Variant("ay", bytes(600_000))}])
+    fit = HELD // 596_000  # what is short of each is not counted
+
+    async def asked() -> None:
+        await tasks.Event().wait()
+
+    def authorize(call: Call, _: Any, __: Exported) -> Any:
+        return asked() if call.member == "Options" else None
+
+    async def go() -> None:
+        async with serving(bus.address, authorize):
+            clients = [RawClient(bus.address) for _ in range(fit // PER_CALLER + 1)]
+            for number in range(fit):
+                await tasks.to_thread(clients[number // PER_CALLER].post, *long)
+            for client in clients:
+                assert await client.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
+            with RawClient(bus.address) as other:
+                told = await _error(other, *long)
+                assert told.name == errors.LimitsExceeded.name
+                # What is short is served all the same.
+                other.post(NAME, TOP, IFACE, "Options", "a{sv}", [{}])
+                other.post(NAME, TOP, IFACE, "Wait")
+                assert await other.ask(NAME, TOP, IFACE, "Echo", "s", ["x"]) == ["x"]
+            for client in clients:
+                client.close()
 
     loop.run(go())
 

@@ -19,6 +19,7 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,37 @@ GUEST = {
     "Started": Variant("t", 1_700_000_000_000_000),
     "Console": Variant("s", "/run/nestd/guests/demo/console"),
     "ExitStatus": Variant("i", 0),
+    "Vnc": Variant("s", ""),
+    "Lab": Variant("s", ""),
+    "Stopping": Variant("s", ""),
+    "StopDeadline": Variant("t", 0),
+    "Ended": Variant("t", 0),
+    "Result": Variant("s", ""),
+    "LastWords": Variant("as", []),
+}
+GONE = GUEST | {
+    "Name": Variant("s", "gone"),
+    "State": Variant("s", "failed"),
+    "Pid": Variant("u", 0),
+    "ExitStatus": Variant("i", 9),
+    "Ended": Variant("t", 1_700_000_060_000_000),
+    "Result": Variant("s", "signal"),
+    "LastWords": Variant("as", ["qemu: I \x1b[31mbroke", "bye"]),
+}
+TOWN = "/org/nestd1/lab/town"
+LAB = {
+    "Name": Variant("s", "town"),
+    "Owner": Variant("u", 0),
+    "State": Variant("s", "partial"),
+    "Subnet": Variant("s", "10.77.0.0/24"),
+    "Nodes": Variant(
+        "a(ssso)",
+        [
+            ["town-1", "10.77.0.1/24", "52:54:00:ab:cd:01", "/org/nestd1/guest/town_2d1"],
+            ["town-2", "10.77.0.2/24", "52:54:00:ab:cd:02\x1b", "/"],
+        ],
+    ),
+    "Created": Variant("t", 1_700_000_000_000_000),
 }
 CHANGED = {
     "changed": Variant("b", True),
@@ -75,6 +107,8 @@ CHANGED = {
 OBJECTS = {
     "/org/nestd1": {"org.nestd1.Manager": {}},
     DEMO: {"org.nestd1.Guest": GUEST},
+    f"{DEMO}_gone": {"org.nestd1.Guest": GONE},
+    TOWN: {"org.nestd1.Lab": LAB},
 }
 CHECKS = [
     ["extension", "pass", "The CPU has svm.", ""],
@@ -85,6 +119,56 @@ HOLDERS = [
     [4711, "qemu-system-x86", "machine-qemu\\x2d1\\x2dweb.scope", "web"],
     [5, "vmm\x1b", "", ""],
 ]
+VERIFIED = {
+    "works": Variant("b", True),
+    "level": Variant("s", ""),
+    "why": Variant("s", ""),
+    "extension": Variant("b", True),
+    "flags": Variant("as", ["fpu", "svm", "npt"]),
+    "missing": Variant("as", ["x2avic"]),
+    "cpu": Variant("s", "EPYC,+svm"),
+    "kvm-loaded": Variant("b", True),
+    "vm-created": Variant("b", True),
+    "ran": Variant("b", True),
+    "exits": Variant(
+        "a{s(dddu)}",
+        {"kernel": [25_400.0, 24_000.0, 31_000.0, 40], "user": [43_210.0, 42_000.0, 50_000.0, 38]},
+    ),
+    "log": Variant("s", "kvm_amd: Nested Virtualization enabled"),
+    "boot-seconds": Variant("d", 3.25),
+    "seconds": Variant("d", 7.5),
+}
+MEASURED = {
+    "exits": Variant(
+        "a{s(dddu)}", {"kernel": [1270.0, 1200.0, 1310.0, 412], "user": [2880.0, 2800.0, 3010.0, 207]}
+    ),
+    "virtualization": Variant("s", "kvm"),
+    "driver": Variant("s", "kvm_amd"),
+    "cpu-model": Variant("s", "AMD EPYC\x1b[2J 7763"),
+}
+CPU = {
+    "qemu": Variant("s", "EPYC,+svm"),
+    "libvirt": Variant("s", "<cpu mode='custom'>\n  <model>EPYC</model>\n</cpu>\n"),
+    "nesting": Variant("b", True),
+    "missing": Variant("as", []),
+}
+# A machine where nesting is off, which it is while there is FOLDER/without.
+WITHOUT = {
+    "Verify": VERIFIED
+    | {
+        "works": Variant("b", False),
+        "level": Variant("s", "L1"),
+        "why": Variant("s", "L1 has no svm: with -cpu host\x1b this machine's KVM does not give it."),
+        "extension": Variant("b", False),
+        "cpu": Variant("s", "host"),
+        "kvm-loaded": Variant("b", False),
+        "vm-created": Variant("b", False),
+        "ran": Variant("b", False),
+        "exits": Variant("a{s(dddu)}", {}),
+        "log": Variant("s", "kvm: no hardware support\nkvm_amd: SVM not supported"),
+    },
+    "CheckCpu": CPU | {"nesting": Variant("b", False), "missing": Variant("as", ["svm", "npt"])},
+}
 JOB = "/org/nestd1/job/1"
 LONG = "run dracut -f \x1b[2J" + "x" * 200
 ANSWERS: dict[str, tuple[str, list[Any]]] = {
@@ -100,7 +184,14 @@ ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "Revert": ("a{sv}", [CHANGED]),
     "Ping": ("", []),
     "Launch": ("o", [DEMO]),
+    "Verify": ("a{sv}", [VERIFIED]),
+    "MeasureExit": ("a{sv}", [MEASURED]),
+    "CheckCpu": ("a{sv}", [CPU]),
     "GetGuest": ("o", [DEMO]),
+    "CreateLab": ("o", [TOWN]),
+    "GetLab": ("o", [TOWN]),
+    "Start": ("", []),
+    "Remove": ("", []),
     "GetConsoleLog": ("ay", [BOOTED]),
     "Stop": ("", []),
     "Kill": ("", []),
@@ -137,13 +228,36 @@ def job(operation: str, *steps: str) -> list[Message]:
     ]
 
 
+def stopping() -> list[Message]:
+    """What is said of a guest whose power button was pressed, and then its unit stopped; and of another's."""
+    told = [
+        (DEMO, "power-button", time.time() + 20),
+        (DEMO, "unit", time.time() + 90),
+        (f"{DEMO}2", "power-button", time.time() + 500),
+    ]
+    return [
+        Message.new_signal(
+            path,
+            "org.freedesktop.DBus.Properties",
+            "PropertiesChanged",
+            "sa{sv}as",
+            [
+                "org.nestd1.Guest",
+                {"Stopping": Variant("s", what), "StopDeadline": Variant("t", int(until * 1e6))},
+                [],
+            ],
+        )
+        for path, what, until in told
+    ]
+
+
 def plain(value: Any) -> Any:
     """Arguments as JSON can have them."""
     if isinstance(value, Variant):
         return plain(value.value)
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+    return [plain(item) for item in value] if isinstance(value, (list, bytes)) else value
 
 
 async def main(address: str, folder: Path) -> None:
@@ -169,6 +283,9 @@ async def main(address: str, folder: Path) -> None:
             for signal in job("enable", "a lie", "a greater lie"):
                 signal.destination = message.sender
                 liar.send(signal)
+        if message.member == "Stop" and None is errors.get("Stop", ""):
+            for signal in stopping():
+                bus.send(signal)
         if message.member in errors:
             if errors[message.member] is None:
                 return True
@@ -178,6 +295,10 @@ async def main(address: str, folder: Path) -> None:
             return Message.new_error(message, name, text)
         if message.member == "GetGuest" and message.body != ["demo"]:
             return Message.new_error(message, "org.nestd1.Error.GuestNotFound", "no guest of that name")
+        if message.member == "GetLab" and message.body != ["town"]:
+            return Message.new_error(message, "org.nestd1.Error.LabNotFound", "no lab of that name")
+        if message.member == "GetAll" and message.body == ["org.nestd1.Lab"]:
+            return Message.new_method_return(message, "a{sv}", [LAB])
         if message.member == "OpenConsole":
             ours, theirs = socket.socketpair()
             task = asyncio.ensure_future(speak(ours))
@@ -185,6 +306,8 @@ async def main(address: str, folder: Path) -> None:
             task.add_done_callback(tasks.discard)
             return Message.new_method_return(message, "h", [0], [theirs.detach()])
         signature, body = ANSWERS[message.member]
+        if (folder / "without").exists() and message.member in WITHOUT:
+            body = [WITHOUT[message.member]]
         # A signal meant for nobody in particular, and one for the caller: both are to be ignored.
         for destination in (None, message.sender):
             noise = Message.new_signal("/org/nestd1", "org.nestd1.Manager", "ModuleEvent", "s", ["add"])

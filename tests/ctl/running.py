@@ -7,11 +7,12 @@ import json
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +36,7 @@ class Fake:
         }
         self.environment |= {"PYTHONPATH": str(TOP), "TZ": "UTC"}
         self.bus = bus
+        self.service: subprocess.Popen[bytes]
 
     def fail(self, errors: Mapping[str, tuple[str, str] | None]) -> None:
         """Let members fail from now on, and forget the calls so far."""
@@ -64,7 +66,7 @@ def fake_nestd(folder: Path) -> Iterator[Fake]:
     with PrivateBus(policy=POLICY) as bus:
         fake = Fake(bus, folder)
         fake.fail({})
-        service = subprocess.Popen(
+        service = fake.service = subprocess.Popen(
             [sys.executable, "-m", "tests.ctl.fake_nestd", bus.address, str(folder)], env=fake.environment
         )
         try:
@@ -126,6 +128,18 @@ class Terminal:
         while text not in self.seen:
             assert select.select([self._ours], [], [], max(0, deadline - time.monotonic()))[0], self.seen
             self.seen += os.read(self._ours, 65536).decode()
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Have the window another size, of which the process is told."""
+        termios.tcsetwinsize(self._theirs, (rows, columns))
+        self.process.send_signal(signal.SIGWINCH)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for what must come."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, self.seen
+            time.sleep(0.01)
 
     def end(self) -> int:
         """Wait for nestctl's end; the rest of what it showed is then in `seen`."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nestd.ctl import arguments, argumenttypes
+from nestd.ctl import arguments, argumenttypes, guesttypes
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,53 @@ def test_a_launch_in_full() -> None:
     assert given.allow_no_nesting is True
 
 
+def test_a_launch_with_devices(tmp_path: Path) -> None:
+    (tmp_path / "me.yaml").write_bytes(b"#cloud-config\n\xff")
+    line = (
+        "launch demo --cdrom /c.iso --firmware uefi --forward 2222-22 --forward udp:0.0.0.0:5353-53 --vnc "
+        f"--user-data {tmp_path}/me.yaml --extra-arg=-rtc --extra-arg base=utc"
+    )
+    given = arguments.parse(line.split())
+    assert (given.cdrom, given.firmware, given.vnc) == ("/c.iso", "uefi", True)
+    assert (given.network, given.forwards) == (None, ["tcp:2222-22", "udp:0.0.0.0:5353-53"])
+    assert given.user_data == b"#cloud-config\n\xff"
+    assert given.extra_args == ["-rtc", "base=utc"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("none", {"kind": "none"}), ("user", {"kind": "user"}), ("lab=two", {"kind": "lab", "lab": "two"})],
+)
+def test_networks(text: str, value: dict[str, str]) -> None:
+    assert guesttypes.network(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "lab", "lab=", "bridge", "user=x", "none,user"])
+def test_what_is_no_network(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="write none, user or lab=NAME"):
+        guesttypes.network(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "22", "-22", "22-", "x:1-1", "sctp:1-1", "tcp:", "1-1,2-2", "[::1]:1-1"]
+)
+def test_what_is_no_forward(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="such as 2222-22"):
+        guesttypes.forward(text)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(None, "cannot be read: No such file"), (0, "is empty"), ((512 << 10) + 1, "512 KiB")],
+)
+def test_user_data_that_cannot_be(tmp_path: Path, content: int | None, words: str) -> None:
+    path = tmp_path / "data"
+    if content is not None:
+        path.write_bytes(bytes(content))
+    with pytest.raises(ArgumentTypeError, match=words):
+        guesttypes.user_data(str(path))
+
+
 @pytest.mark.parametrize(
     ("scope", "value"),
     [([], "both"), (["--runtime"], "runtime"), (["--boot"], "boot"), (["--scope=boot"], "boot")],
@@ -132,6 +179,13 @@ def test_a_revert() -> None:
         "launch demo --kernel=",
         "launch demo --memory lots",
         "launch demo --json --console",
+        "launch demo --firmware=UEFI",
+        "launch demo --network=bridge",
+        "launch demo --network=none --forward 2222-22",
+        "launch demo --network=lab=two --forward 2222-22",
+        "launch demo --forward 22",
+        "launch demo --user-data /nowhere/at/all",
+        "launch demo --extra-arg -rtc",
         "show \udcff",
     ],
 )

@@ -19,7 +19,15 @@ def bin_with_nestctl(tmp_path: Path) -> Path:
     """A folder with a nestctl that knows two proper guests and a hostile one."""
     (tmp_path / "table").write_text(TABLE)
     tool = tmp_path / "nestctl"
-    tool.write_text(f'#!/bin/sh\n[ "$1" = list ] && cat {shlex.quote(str(tmp_path))}/table\n')
+    folder = shlex.quote(str(tmp_path))
+    answers = {"list --all": "table ended", "list*": "table", "lab list": "labs"}
+    cases = [
+        f'"{words}") cd {folder}; cat {files} ;;' if "*" not in words else f"{words}) cat {folder}/{files} ;;"
+        for words, files in answers.items()
+    ]
+    tool.write_text("\n".join(["#!/bin/sh", 'case "$1 $2" in', *cases, "esac", ""]))
+    (tmp_path / "ended").write_text("gone  failed\n")
+    (tmp_path / "labs").write_text("NAME  STATE\ntown  running\n")
     tool.chmod(0o755)
     return tmp_path
 
@@ -56,14 +64,30 @@ def test_each_command_has_its_options(bin_with_nestctl: Path) -> None:
     assert complete(bin_with_nestctl, "stop", "--t") == ["--timeout"]
 
 
-@pytest.mark.parametrize("command", ["show", "stop", "kill", "console"])
+@pytest.mark.parametrize("command", ["stop", "kill", "console"])
 def test_guests_are_offered_by_name(bin_with_nestctl: Path, command: str) -> None:
     assert complete(bin_with_nestctl, command, "") == ["demo", "demo2"]
+    assert complete(bin_with_nestctl, "show", "") == ["demo", "demo2", "gone"]  # it has ended lately
     assert not (bin_with_nestctl / "hurt").exists()
+
+
+@pytest.mark.parametrize("verb", ["show", "start", "stop", "remove"])
+def test_labs_are_offered_by_name(bin_with_nestctl: Path, verb: str) -> None:
+    assert complete(bin_with_nestctl, "lab", verb, "") == ["town"]
+    (bin_with_nestctl / "labs").write_text("No labs.\n")
+    assert complete(bin_with_nestctl, "lab", verb, "") == []
+
+
+def test_the_verbs_of_labs_have_their_options(bin_with_nestctl: Path) -> None:
+    assert complete(bin_with_nestctl, "lab", "s") == ["show", "start", "stop"]
+    assert complete(bin_with_nestctl, "lab", "create", "x", "--n") == ["--no-ask-password", "--nodes"]
+    assert complete(bin_with_nestctl, "lab", "stop", "--t") == ["--timeout"]
+    assert "--network" not in complete(bin_with_nestctl, "lab", "create", "--")
 
 
 def test_no_guests_are_no_names(bin_with_nestctl: Path) -> None:
     (bin_with_nestctl / "table").write_text("No guests.\n")
+    (bin_with_nestctl / "ended").write_text("")
     assert complete(bin_with_nestctl, "show", "") == []
 
 
@@ -74,6 +98,9 @@ def test_values_of_options(bin_with_nestctl: Path) -> None:
     assert complete(bin_with_nestctl, "--bus", "=") == ["system", "session"]
     assert "nestctl" in complete(bin_with_nestctl, "launch", "demo", "--kernel", "")
     assert complete(bin_with_nestctl, "launch", "demo", "--memory", "") == []
+    assert complete(bin_with_nestctl, "launch", "demo", "--firmware", "=", "u") == ["uefi"]
+    assert complete(bin_with_nestctl, "launch", "demo", "--network", "") == ["none", "user", "lab="]
+    assert "nestctl" in complete(bin_with_nestctl, "launch", "demo", "--cdrom", "")
 
 
 def test_what_is_offered_is_understood() -> None:
@@ -83,8 +110,13 @@ def test_what_is_offered_is_understood() -> None:
     from nestd.ctl.arguments import parser
 
     text = SCRIPT.read_text()
-    subparsers = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    for command, part in subparsers.choices.items():
+
+    def below(part: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:
+        found = [action for action in part._actions if isinstance(action, argparse._SubParsersAction)]
+        named = [each for action in found for each in action.choices.items()]
+        return named + [deeper for _, each in named for deeper in below(each)]
+
+    for command, part in below(parser()):
         assert command in text
         for action in part._actions:
             for option in action.option_strings:

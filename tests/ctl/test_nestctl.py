@@ -164,14 +164,28 @@ def test_list(fake: Fake) -> None:
     assert guest == json.loads(fake.run("show", "demo", "--json").stdout)
     assert set(guest) == {
         *("name", "state", "owner", "unit", "pid", "cpu", "nesting", "missing-flags", "memory", "vcpus"),
-        *("started", "console", "exit-status"),
+        *("started", "console", "exit-status", "vnc", "lab", "stopping", "stop-deadline", "ended", "result"),
+        "last-words",
     }
+
+
+def test_list_of_those_that_have_ended_too(fake: Fake) -> None:
+    assert fake.run("list", "--all").stdout == (
+        "NAME  STATE    OWNER  CPU   NESTING  MEMORY  PID\n"
+        "demo  running  root   host  yes      512M    4711\n"
+        "gone  failed   root   host  yes      512M    -\n"
+    )
+    assert [guest["name"] for guest in json.loads(fake.run("list", "--all", "--json").stdout)] == [
+        "demo",
+        "gone",
+    ]
 
 
 def test_show(fake: Fake) -> None:
     out = fake.run("show", "demo").stdout
     assert "           Owner: root (uid 0)\n" in out
     assert "         Started: 2023-11-14 22:13:20 UTC\n" in out
+    assert "         Nesting: granted: its virtual CPU has svm, so it can run guests of its own\n" in out
 
 
 def test_launch(fake: Fake) -> None:
@@ -204,6 +218,31 @@ def test_launch(fake: Fake) -> None:
             "require-nesting": False,
         },
     ]
+
+
+def test_a_launch_with_devices(fake: Fake) -> None:
+    line = (
+        "launch demo --cdrom /c.iso --firmware uefi --forward 2222-22 --vnc --user-data - --extra-arg=-rtc "
+        "--extra-arg base=utc"
+    )
+    done = fake.run(*line.split(), stdin="#cloud-config\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert fake.calls()[0]["body"] == [
+        "demo",
+        {
+            "cdrom": "/c.iso",
+            "firmware": "uefi",
+            "network": {"kind": "user", "forwards": ["tcp:2222-22"]},
+            "display": "vnc",
+            "user-data": list(b"#cloud-config\n"),
+            "extra-args": ["-rtc", "base=utc"],
+        },
+    ]
+
+
+def test_a_launch_into_a_lab(fake: Fake) -> None:
+    assert fake.run("launch", "demo", "--network", "lab=two").returncode == 0
+    assert fake.calls()[0]["body"] == ["demo", {"network": {"kind": "lab", "lab": "two"}}]
 
 
 def test_a_plain_launch_leaves_the_defaults_to_nestd(fake: Fake) -> None:

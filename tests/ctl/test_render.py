@@ -188,14 +188,14 @@ def test_table_of_guests() -> None:
 
 
 def test_one_guest() -> None:
-    assert guestrender.guest(GUEST, "2023-11-14 22:13:20 UTC") == (
+    assert guestrender.guest(GUEST, "svm", ("2023-11-14 22:13:20 UTC", "unknown")) == (
         "            Name: demo\n"
         "           State: running\n"
         "           Owner: nestd (uid 64055)\n"
         "            Unit: nestd-guest-demo.service\n"
         "         Process: 4711\n"
         "             CPU: host\n"
-        "         Nesting: granted\n"
+        "         Nesting: granted: its virtual CPU has svm, so it can run guests of its own\n"
         "          Memory: 512M\n"
         "    Virtual CPUs: 2\n"
         "         Started: 2023-11-14 22:13:20 UTC\n"
@@ -204,11 +204,57 @@ def test_one_guest() -> None:
 
 
 def test_a_guest_that_failed() -> None:
-    values = GUEST | {"pid": 0, "nesting": False, "missing-flags": ["svm", "npt"], "exit-status": 9}
-    text = guestrender.guest(values, "unknown")
+    values = GUEST | {"state": "failed", "pid": 0, "exit-status": 1, "result": "exit-code"}
+    values |= {"last-words": ["qemu: I broke", "bye\x1b[2J"]}
+    text = guestrender.guest(values, "svm", ("then", "later"))
+    assert "           State: failed: QEMU ended with status 1\n" in text
     assert "         Process: none\n" in text
-    assert "         Nesting: not granted\n   Missing flags: svm npt\n" in text
-    assert text.endswith("     Exit status: 9\n")
+    assert text.endswith(
+        "         Started: then\n"
+        "           Ended: later\n"
+        "      Last words: qemu: I broke\n"
+        "                  bye\\x1b[2J\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("state", "more", "told"),
+    [
+        ("running", {}, "running"),
+        ("stopping", {"stopping": "power-button"}, "stopping: its power button was pressed"),
+        ("stopping", {"stopping": "unit"}, "stopping: systemd stops its unit"),
+        ("exited", {"result": "success", "exit-status": 0}, "exited: QEMU ended with status 0"),
+        ("exited", {"result": "success", "exit-status": 15}, "exited: QEMU was ended by signal 15"),
+        ("exited", {"result": ""}, "exited: nobody saw how"),
+        ("failed", {"result": "signal", "exit-status": 9}, "failed: QEMU was ended by signal 9"),
+        ("failed", {"result": "oom-kill"}, "failed: it used more memory than its unit may and was killed"),
+        ("failed", {"result": "watchdog"}, "failed: watchdog"),
+    ],
+)
+def test_the_state_with_what_there_is_to_say(state: str, more: dict[str, Any], told: str) -> None:
+    text = guestrender.guest(GUEST | {"state": state} | more, "svm", ("", ""))
+    assert f"           State: {told}\n" in text
+
+
+def test_the_verdict_on_a_guest_that_cannot_nest() -> None:
+    values = GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}
+    text = guestrender.guest(values, "svm", ("", ""))
+    assert (
+        "         Nesting: not granted: its virtual CPU lacks svm, so KVM does not work in it\n"
+        "   Missing flags: svm npt\n"
+        "                  its CPU model asks for them, and this machine's KVM cannot give them; "
+        "the guest runs without (svm: see `nestctl diagnose`)\n"
+    ) in text
+    assert "cannot give them; the guest runs without\n" in guestrender.guest(
+        GUEST | {"missing-flags": ["npt"]}, "svm", ("", "")
+    )
+
+
+def test_where_it_is_and_what_it_has() -> None:
+    values = GUEST | {"lab": "town", "vnc": "/run/nestd/guests/demo/vnc"}
+    text = guestrender.guest(values, "svm", ("", ""))
+    assert "             Lab: town\n" in text
+    assert "    Screen (VNC): /run/nestd/guests/demo/vnc\n" in text
 
 
 def test_verdict_of_a_launch() -> None:
@@ -248,7 +294,7 @@ def test_nothing_raw_reaches_the_terminal(values: dict[str, Any]) -> None:
         + render.change(values, False)
         + render.change(values, True)
         + guestrender.guests([values])
-        + guestrender.guest(values, "unknown")
+        + guestrender.guest(values, str(values.get("extension")), ("unknown", "unknown"))
         + guestrender.launched(values, str(values.get("extension")))
     )
     assert all(c.isprintable() or c == "\n" for c in printed)

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import termios
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.ctl.running import Fake, Terminal
+from tests.ctl.running import Fake, Terminal, fake_nestd
 
 
 def test_colours_on_a_terminal(fake: Fake) -> None:
@@ -45,6 +47,17 @@ def test_progress_while_it_lasts(fake: Fake) -> None:
         terminal.process.send_signal(signal.SIGINT)
         assert terminal.end() == -signal.SIGINT
     assert terminal.seen.endswith("\r\x1b[K")
+
+
+def test_stopping_shows_what_is_done_and_for_how_long_yet(fake: Fake) -> None:
+    fake.fail({"Stop": None})
+    with Terminal(fake, "stop", "demo") as terminal:
+        terminal.expect("Stopping the unit of demo: it is killed in ")
+        terminal.expect("(1 s)")  # another guest's word has come, too
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == -signal.SIGINT
+    assert re.search(r"it is killed in (89|9\d) s", terminal.seen) or "killed in 88 s" in terminal.seen
+    assert terminal.seen.endswith("\r\x1b[K") and "demo2" not in terminal.seen
 
 
 def test_a_change_shows_the_step_under_way(fake: Fake) -> None:
@@ -107,7 +120,8 @@ def test_console_that_the_guest_closes(fake: Fake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, -signal.SIGINT)]
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGQUIT, 131), (signal.SIGINT, -signal.SIGINT)],
 )
 def test_console_ended_by_a_signal(fake: Fake, number: signal.Signals, code: int) -> None:
     with Terminal(fake, "console", "demo") as terminal:
@@ -115,6 +129,75 @@ def test_console_ended_by_a_signal(fake: Fake, number: signal.Signals, code: int
         terminal.process.send_signal(number)
         assert terminal.end() == code
         assert terminal.attributes() == terminal.before
+
+
+def test_a_hail_of_signals_does_not_keep_the_terminal(fake: Fake) -> None:
+    """The second would interrupt the giving back, if it were heard."""
+    for pause in (0.0, 0.001, 0.01):
+        with Terminal(fake, "console", "demo") as terminal:
+            terminal.expect("demo login: ")
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT) * 3:
+                terminal.process.send_signal(number)
+                time.sleep(pause)
+            terminal.end()
+            assert terminal.attributes() == terminal.before
+
+
+def test_a_console_that_is_stopped_has_given_the_terminal_back(fake: Fake) -> None:
+    with Terminal(fake, "console", "demo") as terminal:
+        terminal.expect("demo login: ")
+        terminal.process.send_signal(signal.SIGTSTP)
+        terminal.until(lambda: terminal.attributes() == terminal.before)
+        terminal.process.send_signal(signal.SIGCONT)
+        terminal.until(lambda: not terminal.attributes()[3] & termios.ECHO)
+        terminal.type(b"here\x1d")
+        assert terminal.end() == 0
+        assert terminal.attributes() == terminal.before
+
+
+def test_a_console_whose_guest_dies_with_its_daemon(tmp_path: Path) -> None:
+    """The socket is the guest's own; that of the fake's guest ends with it, and nobody says a word."""
+    with fake_nestd(tmp_path) as fake, Terminal(fake, "console", "demo") as terminal:
+        terminal.expect("demo login: ")
+        fake.service.kill()
+        assert terminal.end() == 0
+        assert terminal.attributes() == terminal.before
+    assert "The guest closed the console of demo" in terminal.seen
+
+
+def test_another_escape_key(fake: Fake) -> None:
+    with Terminal(fake, "console", "demo", "--escape=^A") as terminal:
+        terminal.expect("Ctrl-A leaves it")
+        terminal.expect("demo login: ")
+        terminal.type(b"x\x1dy")
+        terminal.expect("X\x1dY")  # the guest's: it may run such a console, too
+        terminal.type(b"\x01")
+        assert terminal.end() == 0
+    refused = fake.run("console", "demo", "--escape=AB")
+    assert refused.returncode == 2 and "no such key" in refused.stderr
+
+
+def test_the_guest_is_told_nothing_of_the_window(fake: Fake) -> None:
+    """A serial line has no word for it: the person is told what to say there."""
+    with Terminal(fake, "console", "demo", columns=132) as terminal:
+        terminal.expect("stty rows 24 columns 132")
+        terminal.expect("demo login: ")
+        terminal.resize(40, 100)
+        terminal.type(b"x")
+        terminal.expect("\x1b[1mX")  # the answer to the key, and to nothing before it
+        terminal.type(b"\x1d")
+        assert terminal.end() == 0
+    # What the guest may have left on is put back without clearing the screen.
+    assert "\x1b[!p" in terminal.seen and "\x1b[2J" not in terminal.seen
+    assert "\x1b[?1004l" in terminal.seen  # no reports of the focus, which a shell would take for keys
+
+
+def test_a_dumb_terminal_gets_no_sequences(fake: Fake) -> None:
+    with Terminal(fake, "console", "demo", environment={"TERM": "dumb"}) as terminal:
+        terminal.expect("demo login: ")
+        terminal.type(b"\x1d")
+        assert terminal.end() == 0
+    assert "\x1b[!p" not in terminal.seen
 
 
 def test_console_refused(fake: Fake) -> None:

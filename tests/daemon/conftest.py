@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.village import Village, village
 from tests.support.clients import Client
 from tests.support.daemon import POLICY, Daemon
 from tests.support.privatebus import PrivateBus
@@ -50,3 +51,10 @@ def root(bus: PrivateBus, daemon: Daemon) -> Iterator[Client]:
     """A client of nestd as root."""
     with Client(bus.address) as client:
         yield client
+
+
+@pytest.fixture
+def place() -> Iterator[Village]:
+    """A machine for many guests, without its daemon."""
+    with village() as place:
+        yield place

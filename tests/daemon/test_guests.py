@@ -62,6 +62,21 @@ WRONG: dict[str, tuple[str, dict[str, Any]]] = {
         "demo",
         {"kernel": Variant("s", "/k"), "append": Variant("s", "quiet\nroot=/dev/sda")},
     ),
+    "a network of no kind": ("demo", {"network": Variant("a{sv}", {"kind": Variant("s", "bridge")})}),
+    "a network that is a word": ("demo", {"network": Variant("s", "user")}),
+    "a wrong type in the network": ("demo", {"network": Variant("a{sv}", {"kind": Variant("b", True)})}),
+    "a forward that is QEMU's": (
+        "demo",
+        {
+            "network": Variant(
+                "a{sv}",
+                {"kind": Variant("s", "user"), "forwards": Variant("as", ["tcp::2222-:22,guestfwd=x"])},
+            )
+        },
+    ),
+    "too much user data": ("demo", {"user-data": Variant("ay", bytes((512 << 10) + 1))}),
+    "user data as text": ("demo", {"user-data": Variant("s", "#cloud-config")}),
+    "firmware of no kind": ("demo", {"firmware": Variant("s", "/usr/share/OVMF/OVMF.fd")}),
     "a user that does not exist": ("demo", {"user": Variant("s", "nobody-of-that-name")}),
 }
 

@@ -40,23 +40,34 @@ class FewAccounts:
 
 
 class Nestd:
-    """The guests' part of one daemon, and what its callbacks were told."""
+    """The guests' part of one daemon, and what it was told."""
 
-    def __init__(self, top: Path, units: Units) -> None:
+    def __init__(self, top: Path, connection: Connection) -> None:
         self._top = top
-        self._units = units
-        self.told: list[tuple[str, GuestRecord, str]] = []
+        self.connection = connection
+        self.units = units = Units(connection)
+        self.told: list[tuple[str, GuestRecord]] = []
         root, path = Root(str(top)), str(top / "bin")
-        self.registry = Registry(
-            root,
-            units,
-            lambda record: self.told.append(("added", record, "")),
-            lambda record: self.told.append(("changed", record, "")),
-            lambda record, result: self.told.append(("exited", record, result)),
-        )
         # The journal is asked through `sh` and `cat`, which are the machine's own.
         commands = Commands(f"{path}:/usr/bin:/bin")
+        self.registry = Registry(root, units, commands, connection, self)
         self.launcher = Launcher(root, commands, FewAccounts(), units, self.registry, path="/bin")
+
+    def added(self, record: GuestRecord) -> None:
+        """As guests/registry.py has it."""
+        self.told.append(("added", record))
+
+    def changed(self, record: GuestRecord) -> None:
+        """As guests/registry.py has it."""
+        self.told.append(("changed", record))
+
+    def exited(self, record: GuestRecord) -> None:
+        """As guests/registry.py has it."""
+        self.told.append(("exited", record))
+
+    def forgotten(self, record: GuestRecord) -> None:
+        """As guests/registry.py has it."""
+        self.told.append(("forgotten", record))
 
     async def launch(self, name: str = "demo", **options: object) -> GuestRecord:
         """Launch on a CPU with svm."""
@@ -68,13 +79,13 @@ class Nestd:
         spec, root = GuestSpec(name, NOBODY.name), str(self._top)
         sockets, log = root + places.runtime(name), root + places.console_log(name)
         argv = [f"{root}/bin/qemu-system-x86_64", *qemu.arguments(spec, Extension.SVM, sockets, log)]
-        await self._units.start_transient(
+        await self.units.start_transient(
             places.unit(name), sandbox.properties(spec, NOBODY, argv, kvm_group=False)
         )
 
     def story(self) -> list[tuple[str, str, str]]:
         """What the callbacks were told, in short."""
-        return [(what, record.state.value, result) for what, record, result in self.told]
+        return [(what, record.state.value, record.result) for what, record in self.told]
 
 
 class House:
@@ -89,7 +100,7 @@ class House:
         """One life of the daemon: connected, the guests of earlier ones restored."""
         connection = await Connection.connect(self.address)
         try:
-            nestd = Nestd(self.top, Units(connection))
+            nestd = Nestd(self.top, connection)
             try:
                 await nestd.registry.restore()
                 yield nestd
@@ -138,6 +149,12 @@ def run(
 
     with house(manner, kind) as made:
         loop.run(play(made))
+
+
+def records(house: House) -> list[str]:
+    """The files in which nestd keeps what it knows of guests."""
+    folder = house.top / "run/nestd/registry"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 async def until(condition: Callable[[], bool], limit: float = 20.0) -> None:

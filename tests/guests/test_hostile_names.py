@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from nestd import log
-from nestd.bus.boundary import RULES
 from nestd.bus.exported import Call
+from nestd.bus.guard import RULES
 from nestd.bus.manager import LaunchRequest, guest_path
 from nestd.errors import InvalidArgs
 from nestd.guestmodel import GuestSpec
@@ -85,7 +85,7 @@ def spec_with(odd: str) -> GuestSpec:
         {"path": odd, "format": "qcow2", "snapshot": True},
         {"path": odd, "format": "raw", "readonly": True},
     ]
-    options = {"disks": disks, "kernel": odd, "initrd": odd, "append": odd}
+    options = {"disks": disks, "kernel": odd, "initrd": odd, "append": odd, "cdrom": odd}
     return guest_spec("demo", "alice", options)
 
 
@@ -99,7 +99,7 @@ def test_odd_paths_reach_qemu_as_they_are(odd: str) -> None:
     following = [(option, argv[at + 1]) for at, option in enumerate(argv[:-1])]
     nodes = [json.loads(value) for option, value in following if option == "-blockdev"]
     assert [node["file"] for node in nodes] == [
-        {"driver": "file", "filename": odd, "read-only": readonly} for readonly in (False, True)
+        {"driver": "file", "filename": odd, "read-only": readonly} for readonly in (False, True, True)
     ]
     [drive] = [quoted(value) for option, value in following if option == "-drive"]
     assert drive == {
@@ -152,6 +152,17 @@ def test_odd_words_are_one_value_of_one_field(tmp_path: Path, odd: str) -> None:
         "SYSLOG_IDENTIFIER",
     ]
     assert all(line.isprintable() for line in lines)
+
+
+def test_arguments_of_ones_own_stand_last_and_need_more() -> None:
+    """Whoever adds them is asked for another action, whatever else the request is."""
+    extra = ["-monitor", "stdio", "$HOME"]
+    spec = guest_spec("demo", "", {"extra-args": extra})
+    assert qemu.arguments(spec, Extension.SVM, "/run/x", "/log")[-3:] == extra
+    call = Call(":1.1", "/org/nestd1", "org.nestd1.Manager", "Launch", ("demo", {}), True)
+    for asked, action in ((spec, "org.nestd1.launch-raw"), (guest_spec("demo", "", {}), "org.nestd1.launch")):
+        demand = RULES["org.nestd1.Manager", "Launch"](call, LaunchRequest(asked, ""), None)  # type: ignore[arg-type]
+        assert demand.actions == (action,)
 
 
 def test_polkit_is_asked_about_checked_names_alone() -> None:

@@ -96,6 +96,18 @@ def test_a_qemu_that_cannot_be_executed_is_said_to_be() -> None:
     run(scenario)
 
 
+def test_a_systemd_that_refuses_is_quoted() -> None:
+    async def scenario(house: House) -> None:
+        for method in ("Subscribe", "StartTransientUnit"):
+            async with house.nestd() as nestd:
+                (house.top / f"refuse-{method}").touch()
+                with pytest.raises(LaunchFailed, match=r"systemd refused to start nestd-guest-l1\.service"):
+                    await nestd.launch("l1")
+                (house.top / f"refuse-{method}").unlink()
+
+    run(scenario)
+
+
 def test_a_qemu_that_babbles_is_no_qemu() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
@@ -145,6 +157,11 @@ def test_a_unit_that_is_not_ours_is_left_alone() -> None:
             record = await first.launch()
             with pytest.raises(GuestExists, match=r"nestd-guest-demo\.service"):
                 await second.launch()
+            assert first.registry.get("demo") == record
+            (house.top / "refuse-GetAll").touch()  # nor if systemd does not say what there is
+            with pytest.raises(GuestExists, match=r"nestd-guest-demo\.service"):
+                await second.launch()
+            (house.top / "refuse-GetAll").unlink()
             assert first.registry.get("demo") == record
             await first.registry.kill("demo")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nestd.errors import NotSupported, Timeout
+from nestd.errors import NotSupported, Timeout, VerifyFailed
 from nestd.guests.measure import measure
 from nestd.guests.probe.exits import spread
 from nestd.host.commands import Commands
@@ -36,6 +36,12 @@ def test_a_device_that_is_not_kvm_is_refused_in_the_kernels_words(tmp_path: Path
 def test_a_guest_that_never_ends_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(Timeout, match=r"KVM did not finish .* within 0\.001 s: it hangs"):
         _measure(tmp_path, limit=0.001)
+
+
+def test_a_python_that_an_upgrade_has_taken_away_is_named(tmp_path: Path) -> None:
+    python = str(tmp_path / "python3.1")
+    with pytest.raises(VerifyFailed, match=f"{re.escape(python)} is not installed.* restart nestd"):
+        loop.run(measure(Root(str(tmp_path)), Commands(), python=python))
 
 
 def test_rounds_are_long_enough_to_count_and_end_in_time() -> None:

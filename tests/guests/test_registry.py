@@ -1,99 +1,108 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Running guests: followed to their end, stopped, killed, found again by the next daemon."""
+"""Guests by their names: while they run, and for a while after their end."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
 
 import pytest
 
 from nestd import tasks
-from nestd.errors import Busy, Failed, GuestNotFound
+from nestd.errors import Busy, Failed, GuestExists, GuestNotFound
 from nestd.guestmodel import GuestState
-from tests.guests.house import House, Nestd, run, until
-from tests.support import loop
-from tests.support.fakeqemu import Manner
-from tests.support.privatebus import Kind
+from tests.guests.house import House, Nestd, records, run, until
+from tests.support.fakeqemu import WORDS, Manner
 
 
-def _records(house: House) -> list[str]:
-    folder = house.top / "run/nestd/registry"
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+def _learned(nestd: Nestd) -> bool:
+    return nestd.registry.find("demo").last_words != ()
 
 
-async def _forgotten(house: House, nestd: Nestd) -> None:
-    await until(lambda: not nestd.registry.records and not _records(house) and not house.runs())
-
-
-@pytest.mark.parametrize("kind", list(Kind))
-def test_the_power_button_ends_a_guest(kind: Kind) -> None:
+def test_an_ended_guest_tells_how_it_ended() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
-            await nestd.launch()
-            assert (house.top / "run/nestd/registry/demo.json").stat().st_mode & 0o777 == 0o600
-            assert (house.top / "run/nestd/registry").stat().st_mode & 0o777 == 0o700
-            stops = await loop.together(nestd.registry.stop("demo"), nestd.registry.stop("demo"))
-            assert stops == [None, None]
-            assert nestd.story() == [
-                ("added", "running", ""),
-                ("changed", "stopping", ""),
-                ("exited", "exited", "success"),
-            ]
-            assert (nestd.told[-1][1].pid, nestd.told[-1][1].exit_status) == (0, 0)
-            await _forgotten(house, nestd)
+            record = await nestd.launch(require_nesting=False)
+            await until(lambda: _learned(nestd) if nestd.registry.records == () else False)
+            found = nestd.registry.find("demo")
+            assert (found.state, found.result, found.exit_status) == (GuestState.FAILED, "exit-code", 1)
+            # As QEMU says it, less what does not print.
+            assert found.last_words == ("qemu-system-x86_64: [31m-kernel /nowhere: could not open it",)
+            assert WORDS.startswith("qemu-system-x86_64: \x1b")
+            assert record.started <= found.ended
+            assert (found.pid, found.stopping, found.stop_deadline) == (0, "", 0)
+            assert [what for what, _ in nestd.told] == ["added", "exited", "changed"]
+            assert nestd.registry.records == () and records(house) == ["demo.json"]
+            for question in (nestd.registry.get, nestd.registry.open_console, nestd.registry.console_log):
+                with pytest.raises(GuestNotFound, match="has ended: `nestctl show demo`"):
+                    question("demo")
+            for attempt in (nestd.registry.stop, nestd.registry.kill):
+                with pytest.raises(GuestNotFound, match="has ended"):
+                    await attempt("demo")
 
-    run(scenario, kind=kind)
+    run(scenario, Manner.DIES_WHEN_IT_RUNS)
 
 
-def test_after_the_timeout_the_unit_is_stopped() -> None:
+def test_a_qemu_that_said_nothing_has_no_last_words() -> None:
     async def scenario(house: House) -> None:
+        asked = house.top / "asked"
+        journalctl = house.top / "bin/journalctl"
+        journalctl.write_text(journalctl.read_text().replace("exec ", f"echo x >> {asked}; exec "))
         async with house.nestd() as nestd:
             await nestd.launch()
-            await nestd.registry.stop("demo", 0.05)
-            assert nestd.story()[-1] == ("exited", "failed", "signal")
-            assert nestd.told[-1][1].exit_status == signal.SIGTERM
-
-    run(scenario, Manner.IGNORES_THE_BUTTON)
-
-
-def test_a_monitor_that_cannot_be_reached_is_no_reason_to_wait() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as nestd:
-            await nestd.launch()
-            (house.top / "run/nestd/guests/demo/qmp").unlink()
-            await nestd.registry.stop("demo", 3600)
-            assert nestd.story()[-1] == ("exited", "failed", "signal")
+            await nestd.registry.stop("demo")
+            await until(asked.exists)
+            assert nestd.registry.find("demo").last_words == ()
+            assert nestd.registry.find("demo").result == "success"
+            assert nestd.story()[-1] == ("exited", "exited", "success")
 
     run(scenario)
 
 
-def test_kill_reaches_what_ignores_everything_else() -> None:
+def test_a_journal_that_hangs_delays_nothing_but_the_words() -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "bin/journalctl").write_text("#!/bin/sh\nexec sleep 1000\n")
+        async with house.nestd() as nestd:
+            for _ in range(3):
+                await nestd.launch()
+                await nestd.registry.stop("demo")
+            assert nestd.registry.find("demo").ended
+            assert [what for what, _ in nestd.told].count("forgotten") == 2
+
+    run(scenario)
+
+
+def test_a_new_guest_takes_the_place_of_the_one_that_ended() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
             await nestd.launch()
-            stopping = tasks.create_task(nestd.registry.stop("demo", 3600))
-            await until(lambda: nestd.registry.get("demo").state is GuestState.STOPPING)
             await nestd.registry.kill("demo")
-            await stopping
-            assert nestd.told[-1][1].exit_status == signal.SIGKILL
-            await _forgotten(house, nestd)
-
-    run(scenario, Manner.IGNORES_SIGTERM)
-
-
-def test_an_end_that_nobody_asked_for_is_told() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as nestd:
+            ended = nestd.registry.find("demo")
+            assert ended.over
+            nestd.told.clear()
+            house.manner(Manner.DIES)
+            with pytest.raises(Exception, match="did not start demo"):
+                await nestd.launch()
+            assert nestd.registry.find("demo") == ended  # until another one runs
+            house.manner(Manner.GOOD)
             record = await nestd.launch()
-            os.kill(record.pid, signal.SIGSEGV)
-            await until(lambda: nestd.story()[-1] == ("exited", "failed", "signal"))
-            await _forgotten(house, nestd)
-            # The failed unit was reset, so the name is free.
-            await nestd.launch()
+            assert nestd.registry.find("demo") == record
+            assert [what for what, _ in nestd.told if what != "changed"] == ["forgotten", "added"]
             await nestd.registry.kill("demo")
+
+    run(scenario)
+
+
+def test_a_name_is_taken_while_its_guest_starts_or_runs() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            with nestd.registry.reserve("demo"), pytest.raises(GuestExists, match="demo already"):
+                await nestd.launch()
+            await nestd.launch()
+            with pytest.raises(GuestExists), nestd.registry.reserve("demo"):
+                raise AssertionError
+            await nestd.registry.kill("demo")
+            await tasks.sleep(0)
 
     run(scenario)
 
@@ -104,75 +113,10 @@ def test_a_guest_that_is_not_there() -> None:
             for attempt in (nestd.registry.stop, nestd.registry.kill):
                 with pytest.raises(GuestNotFound, match=r"no guest 'a.x1bb'"):
                     await attempt("a\x1bb")
-            for question in (nestd.registry.get, nestd.registry.open_console, nestd.registry.console_log):
+            registry = nestd.registry
+            for question in (registry.get, registry.find, registry.open_console, registry.console_log):
                 with pytest.raises(GuestNotFound):
                     question("demo")
-
-    run(scenario)
-
-
-def test_the_next_daemon_finds_the_guests_again() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as first:
-            record = await first.launch(cpu="qemu64", vcpus=2)
-            ended = await first.launch("ended")
-        # Nobody notices the end of this one.
-        os.kill(ended.pid, signal.SIGKILL)
-        await until(lambda: house.runs() == ["demo"])
-        async with house.nestd() as second:
-            assert second.registry.records == (record,)
-            assert second.story() == [("added", "running", "")]
-            assert _records(house) == ["demo.json"]
-            await second.registry.stop("demo")
-            # The failed unit of the other one was reset.
-            await second.launch("ended")
-            await second.registry.kill("ended")
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("text", ["", '{"name": "demo"}', "[" * 100_000, None, "another pid"])
-def test_a_guest_without_a_good_record_is_adopted(text: str | None) -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as first:
-            record = await first.launch(cpu="qemu64", cpu_features=("-avx",), memory=64 << 20, vcpus=2)
-        path = house.top / "run/nestd/registry/demo.json"
-        if text is None:
-            path.unlink()
-        elif text == "another pid":
-            path.write_text(json.dumps({**json.loads(path.read_text()), "pid": 1, "vcpus": 9}))
-        else:
-            path.write_text(text)
-        async with house.nestd() as second:
-            assert second.registry.records == (record,)
-            assert _records(house) == ["demo.json"]
-            await second.registry.kill("demo")
-
-    run(scenario)
-
-
-def test_a_guest_whose_monitor_is_gone_is_adopted_as_far_as_it_is_known() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as first:
-            record = await first.launch()
-        for lost in ("run/nestd/registry/demo.json", "run/nestd/guests/demo/qmp"):
-            (house.top / lost).unlink()
-        async with house.nestd() as second:
-            [adopted] = second.registry.records
-            assert (adopted.pid, adopted.owner, adopted.nesting) == (record.pid, record.owner, False)
-            await second.registry.kill("demo")
-
-    run(scenario)
-
-
-def test_a_launch_that_a_crash_cut_short_is_cleared_away() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as first:
-            await first.start_only("demo")
-            await until((house.top / "run/nestd/guests/demo/qmp").exists)
-        async with house.nestd() as second:
-            assert second.registry.records == ()
-            await until(lambda: house.runs() == [])
 
     run(scenario)
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -10,46 +12,55 @@ from pathlib import Path
 import pytest
 
 from nestd import tasks
-from nestd.errors import LaunchFailed
-from nestd.guestmodel import GuestRecord, GuestSpec
-from nestd.guests.launch import Launcher
+from nestd.errors import LaunchFailed, VerifyFailed
+from nestd.guestmodel import GuestSpec
+from nestd.guests import places
+from nestd.guests.launch import Launcher, Started
 from nestd.guests.probe.image import Image
 from nestd.guests.verify import Request, Verified, Verifier
+from nestd.host.root import Root
 from nestd.model import Extension
 from tests.guests.house import House, Nestd, run, until
 from tests.guests.probe.test_verdict import CREATED, FLAGS, PANIC, WHOLE
 from tests.support.fakeqemu import Manner
 
-IMAGE = Image("/boot/vmlinuz", "/run/nestd/probe/x.cpio.gz")
+# Of which the fake QEMU does not know what it would say.
+IMAGE = Image("/boot/vmlinuz", "/srv/x.cpio.gz")
 REQUEST = Request("guestling")
 
 
 class Speaking:
-    """A launcher whose guests say something, in a machine whose /proc leads to their console's log."""
+    """A launcher whose guests say something more than the fake QEMU has them say."""
 
     def __init__(self, top: Path, launcher: Launcher, words: str) -> None:
         self._top = top
         self._launcher = launcher
         self._words = words
         self.spec = GuestSpec("", "")
+        self.pid = 0
+        self.kept = False
 
-    async def launch(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
+    async def start(self, spec: GuestSpec, extension: Extension) -> Started:
         self.spec = spec
-        record = await self._launcher.launch(spec, extension)
-        proc = self._top / f"proc/{record.pid}"
-        proc.mkdir(parents=True)
-        (proc / "root").symlink_to(self._top)
+        started = await self._launcher.start(spec, extension)
         with (self._top / f"run/nestd/console/{spec.name}").open("a") as console:
             console.write(self._words.replace("\n", "\r\n"))
-        return record
+        self.pid = started.record.pid
+        if self.kept:
+            (self._top / f"run/nestd/console/{spec.name}").unlink()
+        return started
+
+    async def end(self, started: Started) -> None:
+        await self._launcher.end(started)
 
 
 @asynccontextmanager
 async def speaking(house: House, words: str) -> AsyncIterator[tuple[Nestd, Speaking, Verifier]]:
     async with house.nestd() as nestd:
         launcher = Speaking(house.top, nestd.launcher, words)
-        yield nestd, launcher, Verifier(launcher, nestd.registry)
-        assert nestd.registry.records == () and house.runs() == []
+        yield nestd, launcher, Verifier(Root(str(house.top)), launcher)
+        # Nobody was told of it, and nothing of it is left.
+        assert (nestd.told, nestd.registry.records, house.runs()) == ([], (), [])
 
 
 async def verified(house: House, words: str, request: Request = REQUEST) -> Verified:
@@ -59,15 +70,15 @@ async def verified(house: House, words: str, request: Request = REQUEST) -> Veri
 
 def test_a_guest_that_tells_all_is_believed_and_gone() -> None:
     async def scenario(house: House) -> None:
-        async with speaking(house, WHOLE) as (nestd, launcher, verifier):
+        async with speaking(house, WHOLE) as (_, launcher, verifier):
             found = await verifier.verify(IMAGE, Request("guestling", "EPYC", ("-x2apic",)), Extension.SVM)
             assert (found.verdict.level, found.verdict.ran) == ("", True)
             assert found.cpu == "EPYC,+svm,-x2apic" and found.missing == ()
             assert 0 < found.booted <= found.seconds
             spec = launcher.spec
-            assert spec.name.startswith("verify-") and not spec.require_nesting and spec.vcpus == 1
+            assert spec.name.startswith("_verify-") and not spec.require_nesting and spec.vcpus == 1
+            assert spec.lifetime == 240
             assert (spec.user, spec.kernel, spec.initrd) == ("guestling", IMAGE.kernel, IMAGE.initrd)
-            assert nestd.story()[0][0] == "added" and nestd.story()[-1] == ("exited", "exited", "success")
 
     run(scenario)
 
@@ -119,10 +130,10 @@ def test_a_panic_is_not_waited_out() -> None:
 
 def test_a_guest_that_ends_is_noticed() -> None:
     async def scenario(house: House) -> None:
-        async with speaking(house, CREATED) as (nestd, _, verifier):
+        async with speaking(house, CREATED) as (_, launcher, verifier):
             waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM))
-            await until(lambda: nestd.registry.records != ())
-            await nestd.registry.kill(nestd.registry.records[0].name)
+            await until(lambda: launcher.pid != 0)
+            os.kill(launcher.pid, signal.SIGKILL)
             seen = (await waiting).verdict
             assert (seen.level, seen.vm_created) == ("L2", True) and "QEMU ended" in seen.why
 
@@ -131,9 +142,9 @@ def test_a_guest_that_ends_is_noticed() -> None:
 
 def test_a_caller_who_leaves_leaves_no_guest() -> None:
     async def scenario(house: House) -> None:
-        async with speaking(house, CREATED) as (nestd, _, verifier):
+        async with speaking(house, CREATED) as (_, launcher, verifier):
             waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM))
-            await until(lambda: nestd.registry.records != ())
+            await until(lambda: launcher.pid != 0)
             waiting.cancel()
             with pytest.raises(tasks.Cancelled):
                 await waiting
@@ -147,3 +158,28 @@ def test_a_guest_that_does_not_start_is_an_error() -> None:
             await verified(house, "")
 
     run(scenario, Manner.DIES)
+
+
+def test_the_guest_of_a_nestd_that_was_killed_is_ended_by_the_next() -> None:
+    async def scenario(house: House) -> None:
+        name = f"{places.OWN}verify-1a2b3c4d"
+        async with house.nestd() as nestd:
+            await nestd.start_only(name)
+            assert house.runs() == [name]
+        async with house.nestd() as nestd:
+            await until(lambda: house.runs() == [])
+            assert (nestd.told, nestd.registry.records) == ([], ())
+
+    run(scenario)
+
+
+def test_a_console_that_is_kept_from_nestd_is_no_verdict() -> None:
+    async def scenario(house: House) -> None:
+        async with speaking(house, WHOLE) as (_, launcher, _):
+            launcher.kept = True
+            verifier = Verifier(Root(str(house.top)), launcher, end_limit=0.1)
+            with pytest.raises(VerifyFailed, match=r"cannot be listened to: The console's log of _verify-"):
+                await verifier.verify(IMAGE, REQUEST, Extension.SVM)
+            assert house.runs() == []
+
+    run(scenario)

@@ -35,6 +35,13 @@ def test_a_later_file_wins_and_says_nothing_of_other_keys(tree: Tree) -> None:
     assert read(tree.root) == Settings(enforce=True, loader="")
 
 
+def test_the_files_for_the_fleet(tree: Tree) -> None:
+    tree.write(FILE, "[Export]\nPrometheusTextfile=/a/nestd.prom\nNodeFeatureFile=/b/nestd\n")
+    assert read(tree.root) == Settings(prometheus="/a/nestd.prom", features="/b/nestd")
+    tree.write(f"{ETC}/10-not.conf", "[Export]\nPrometheusTextfile=none\n")
+    assert read(tree.root) == Settings(features="/b/nestd")
+
+
 def test_names_decide_the_order_whatever_the_folder(tree: Tree) -> None:
     tree.write(f"{ETC}/10-mine.conf", ON).write(f"{USR}/50-vendor.conf", OFF)
     assert read(tree.root).enforce is False

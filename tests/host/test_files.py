@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -275,3 +276,52 @@ def test_the_mode_is_right_from_the_first_byte_on(tmp_path: Path, absolute: str,
     left_by("file")
     left = (place.parent / f".{place.name}.nestd-new").stat()
     assert (stat.S_IMODE(left.st_mode), left.st_size) == (mode, 0)
+
+
+def test_what_is_published_may_lie_in_a_strangers_folder(tmp_path: Path, folder: Path) -> None:
+    root = Root(str(tmp_path))
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(PermissionError, match="is not trusted"):
+        files.replace(root, CONF, "one\n")
+    files.publish(root, CONF, "one\n")
+    assert stat.S_IMODE((folder / "zz-nestd.conf").stat().st_mode) == 0o644
+    files.publish(root, CONF, "two\n")
+    assert (folder / "zz-nestd.conf").read_text() == "two\n"
+    for _ in range(2):
+        files.withdraw(root, CONF)
+        assert names(folder) == []
+
+
+@pytest.mark.parametrize("place", ["zz-nestd.conf", ".zz-nestd.conf.nestd-new"])
+def test_what_is_published_goes_through_no_link_and_into_no_file(
+    tmp_path: Path, folder: Path, place: str
+) -> None:
+    """What the folder's owner may have laid there: a link to a file of another's, of either kind."""
+    root = Root(str(tmp_path))
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    for lay in (Path.symlink_to, Path.hardlink_to):
+        lay(folder / place, victim)
+        with suppress(OSError):
+            files.publish(root, CONF, "x")
+        assert victim.read_text() == "mine"
+        for name in names(folder):
+            (folder / name).unlink()
+
+
+def test_what_is_published_may_lie_in_the_first_folder_of_all(tmp_path: Path) -> None:
+    root = Root(str(tmp_path))
+    files.publish(root, "/nestd.prom", "one\n")
+    assert (tmp_path / "nestd.prom").read_text() == "one\n"
+    files.withdraw(root, "/nestd.prom")
+    assert names(tmp_path) == []
+
+
+def test_a_link_that_was_not_written_through_is_not_withdrawn(tmp_path: Path, folder: Path) -> None:
+    root = Root(str(tmp_path))
+    (folder / "zz-nestd.conf").symlink_to("elsewhere")
+    with pytest.raises(OSError, match="a symbolic link"):
+        files.publish(root, CONF, "x")
+    with pytest.raises(OSError, match="a symbolic link"):
+        files.withdraw(root, CONF)
+    assert names(folder) == ["zz-nestd.conf"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from nestd import tasks
 from nestd.errors import Malformed
 from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
 from tests.support import loop
@@ -95,6 +96,33 @@ def test_events_and_strangers_answers_are_passed_over(tmp_path: Path) -> None:
 
     with _peer(tmp_path / "qmp", behave):
         assert _ask(tmp_path / "qmp") == {"status": "running"}
+
+
+def test_who_says_much_at_once_keeps_nobody_else_waiting() -> None:
+    async def ask() -> None:
+        ours, its = socket.socketpair()
+        with its:
+            ours.setblocking(False)
+            # All of it lies there before anything is read, so that nothing has to be waited for.
+            its.sendall(GREETING + b'{"return": {}, "id": 1}\n' + b'{"event": "X"}\n' * 500)
+            its.shutdown(socket.SHUT_WR)
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await tasks.sleep(0)
+
+            another = tasks.create_task(other())
+            with pytest.raises(ConnectionResetError):
+                async with QmpSocket(ours, 20.0) as qmp:
+                    await qmp.execute("query-status")
+            another.cancel()
+            await tasks.wait({another})
+            assert turns >= 500
+
+    loop.run(ask())
 
 
 def test_a_refusal(tmp_path: Path) -> None:
@@ -205,6 +233,34 @@ def test_a_socket_that_somebody_else_serves(tmp_path: Path, owner: int) -> None:
         os.chown(tmp_path / "qmp", owner, owner)
         with pytest.raises(NotTheGuest, match=f"served by uid {OURS}, not by uid {owner}"):
             connect(str(tmp_path / "qmp"), owner)
+
+
+def test_a_descriptor_goes_with_its_command(tmp_path: Path) -> None:
+    got: list[bytes] = []
+
+    def behave(connection: socket.socket) -> None:
+        connection.sendall(GREETING)
+        for number in (1, 2):
+            _, descriptors, _, _ = socket.recv_fds(connection, 1 << 20, 4)
+            for descriptor in descriptors:
+                with socket.socket(fileno=descriptor) as handed:
+                    handed.sendall(b"came with %d" % number)
+            connection.sendall(b'{"return": {}, "id": %d}\r\n' % number)
+        while connection.recv(4096):
+            continue
+
+    async def hand() -> None:
+        ours, its = socket.socketpair()
+        with ours:
+            async with QmpSocket(connect(str(tmp_path / "qmp"), OURS), 20) as qmp:
+                with its:
+                    await qmp.execute("getfd", {"fdname": "x"}, its.fileno())
+                got.append(ours.recv(100))
+                assert ours.recv(100) == b""  # it was a copy, and there is no other
+
+    with _peer(tmp_path / "qmp", behave):
+        loop.run(hand())
+    assert got == [b"came with 2"]
 
 
 def test_the_connection_is_not_inherited(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +15,8 @@ from nestd.bus.connection import Connection
 from nestd.errors import CallFailed
 from nestd.guestmodel import GuestSpec
 from nestd.guests import sandbox
-from nestd.host.units import JobFailed, UnitExists, Units, bus_label_escape, plain, unit_path
+from nestd.host.services import bus_label_escape, plain
+from nestd.host.units import JobFailed, UnitExists, Units, unit_path
 from nestd.wire.library import Variant
 from tests.guests.house import NOBODY, House, run
 from tests.support import loop
@@ -29,6 +33,10 @@ async def _until(units: Units, state: str) -> None:
     async with tasks.timeout(20):
         while (await units.matching(UNIT)).get(UNIT, "") != state:
             await tasks.sleep(0.01)
+
+
+def _input(pid: int) -> os.stat_result:
+    return Path(f"/proc/{pid}/fd/0").stat()
 
 
 def _play(scenario: Callable[[Units], Awaitable[None]], kind: Kind = Kind.DAEMON) -> None:
@@ -92,6 +100,28 @@ def test_a_unit_that_cannot_start() -> None:
     _play(scenario)
 
 
+def test_a_descriptor_is_handed_over_and_stays_the_callers() -> None:
+    ours, theirs = socket.socketpair()
+
+    async def scenario(units: Units) -> None:
+        properties = [*_service("/bin/cat"), ("StandardInputFileDescriptor", Variant("h", 0))]
+        watch = await units.follow(UNIT)
+        await units.start_transient(UNIT, properties, fds=[theirs.fileno()])
+        watch.settle(await units.properties(UNIT))
+        inode = os.fstat(theirs.fileno()).st_ino
+        assert _input(watch.known["MainPID"]).st_ino == inode
+        theirs.shutdown(socket.SHUT_WR)
+        ours.shutdown(socket.SHUT_WR)
+        async with tasks.timeout(20):
+            assert (await watch.ended)["Result"] == "success"
+        await watch.close()
+
+    with ours, theirs:
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        _play(scenario)
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_units_that_are_not_there() -> None:
     async def scenario(units: Units) -> None:
         await units.stop(UNIT)
@@ -109,7 +139,7 @@ class _NoSystemd:
         self._name = name
         self.calls: list[str] = []
 
-    async def call(self, *where: object, limit: float = 25.0, interactive: bool = False) -> list[object]:
+    async def call(self, *where: object, **how: object) -> list[object]:
         self.calls.append(str(where[3]))
         raise CallFailed(self._name, "no")
 

@@ -207,28 +207,49 @@ def test_dracut_of_kernel_install(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize("maker", ["initramfs-tools", "dracut"])
-@pytest.mark.parametrize("hook", [True, False])
-def test_copies_on_a_boot_partition(tree: Tree, maker: str, hook: bool) -> None:
-    """Debian with systemd-boot: the image in /boot is made, kernel-install copies it."""
-    copy, conf = f"/efi/abc/{RELEASE}/initrd.img-{RELEASE}", f"/efi/loader/entries/abc-{RELEASE}.conf"
+def test_copies_on_a_boot_partition(tree: Tree, maker: str) -> None:
+    """Debian with systemd-boot: the image in /boot is made, and nestd replaces its copy whole.
+
+    kernel-install, which update-initramfs's hook would call, wrote over the kernel, too.
+    """
+    folder, conf = f"/efi/abc/{RELEASE}", f"/efi/loader/entries/abc-{RELEASE}.conf"
+    copy, kernel = f"{folder}/initrd.img-{RELEASE}", f"{folder}/linux"
     dracut(tree).write("/etc/machine-id", "abc\n").write(conf, f"sort-key a\nlinux /l\ninitrd {copy[4:]}\n")
     tree.write(f"/efi/loader/entries/abc-{RELEASE}9.conf", "title y\n").write(f"/boot/vmlinuz-{RELEASE}", "k")
-    if hook:
-        tree.write("/etc/initramfs/post-update.d/systemd-boot", '#!/bin/sh\nkernel-install add "$1"\n')
+    tree.write(kernel, "k").write(f"{copy}.nestd-new", "what a crash has left")
+    tree.write("/etc/initramfs/post-update.d/systemd-boot", '#!/bin/sh\nkernel-install add "$1"\n')
     for path in (IMAGE, copy):
         image(tree, path, maker, {DRIVER: "", ZZ: OFF})
+    before = [tree.path(path).stat() for path in (kernel, conf)]
     host = initramfs.host(tree)
-    runs = renewals(host, after(tree))
-    copied = Run(("kernel-install", "add", RELEASE, f"/boot/vmlinuz-{RELEASE}", IMAGE), keeps=(copy, conf))
-    if maker == "initramfs-tools":
-        first = Run(("update-initramfs", "-u", "-k", RELEASE), keeps=(IMAGE, copy, conf))
-        assert runs == ((first,) if hook else (first, copied))
-    else:
-        assert runs[0].argv[0] == "sh" and runs[1:] == (copied,)
+    first, second = renewals(host, after(tree))
+    assert [first.keeps, second.keeps] == [(IMAGE,), (copy,)]
+    assert str(second) == f"copy {IMAGE} to {copy}"
     tree.dropin("zz-nestd.conf", ON)
-    carry_out(host, runs)
+    carry_out(host, (first, second))
     assert renewals(host, after(tree)) == ()
     assert learn(host) == Image(copy, ("kvm", "kvm_amd"), ((f"/{ZZ}", ON),), "", maker)
+    assert [tree.path(path).stat() for path in (kernel, conf)] == before
+    assert sorted(path.name for path in tree.path(folder).iterdir()) == [f"initrd.img-{RELEASE}", "linux"]
+
+
+@pytest.mark.parametrize("failing", ["cp", "sync", "mv"])
+def test_a_copy_that_fails_leaves_the_old_one(tree: Tree, failing: str) -> None:
+    copy = f"/efi/abc/{RELEASE}/initrd.img-{RELEASE}"
+    dracut(tree).write("/etc/machine-id", "abc\n")
+    for path in (IMAGE, copy):
+        image(tree, path, "dracut", {DRIVER: "", ZZ: OFF})
+    host = initramfs.host(tree)
+    _, second = renewals(host, after(tree))
+    tool = tree.path(f"/.kernel/bin/{failing}")
+    tool.unlink()
+    tool.write_text("#!/bin/sh\necho no space left >&2\nexit 1\n")
+    tool.chmod(0o755)
+    old = tree.path(copy).read_bytes()
+    done = loop.run(host.commands.run(*second.argv))
+    assert done.code != 0 and "no space left" in done.err
+    assert tree.path(copy).read_bytes() == old
+    assert [path.name for path in tree.path(copy).parent.iterdir()] == [f"initrd.img-{RELEASE}"]
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,21 @@ def test_a_refusal_names_the_holders() -> None:
         make(reading(ON, users=2), Wish(OFF, Scope.BOTH), holders)
 
 
+def test_what_nestd_itself_holds_it_with_ends_by_itself() -> None:
+    own = (
+        Holder(812, "qemu-system-x86", "nestd-guest-_verify-1a2b3c4d.service", "_verify-1a2b3c4d"),
+        Holder(9, "python3", "nestd.service", ""),
+    )
+    words = (
+        r"own guest, which ends by itself: qemu-system-x86 \(pid 812 in nestd-guest-_verify-1a2b3c4d\.service"
+        r".*itself: python3 \(pid 9 in nestd.service\)\. Wait for their end, then"
+    )
+    with pytest.raises(errors.InUse, match=words):
+        make(reading(ON, users=2), Wish(OFF, Scope.BOTH), own)
+    with pytest.raises(errors.InUse, match="Stop them, then"):
+        make(reading(ON, users=2), Wish(OFF, Scope.BOTH), (*own, Holder(5, "vmm", "", "")))
+
+
 def test_every_obstacle_has_its_remedy() -> None:
     for obstacle in Obstacle:
         if obstacle is Obstacle.NONE:

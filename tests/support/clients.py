@@ -46,13 +46,15 @@ class Client:
     """A connection whose credentials are those of `uid`; its process is this one.
 
     Signals that arrive while something else is awaited are kept for `signal`; descriptors that came with
-    messages are in `descriptors`, and closed with the client. `connected` is a socket on which nothing
-    was said yet: the process behind it is then the one that has connected it (tests/support/logins.py).
+    messages are in `descriptors`, and closed with the client. `sent_there` is the serial of the last reply:
+    how many messages its sender had sent by then. `connected` is a socket on which nothing was said yet: the
+    process behind it is then the one that has connected it (tests/support/logins.py).
     """
 
     def __init__(self, address: str, uid: int = ROOT, connected: socket.socket | None = None) -> None:
         self.uid = uid
         self.descriptors: list[int] = []
+        self.sent_there = 0
         self._signals: deque[Message] = deque()
         self._calls: deque[Message] = deque()
         self._replies: dict[int, Message] = {}
@@ -93,6 +95,7 @@ class Client:
         while serial not in self._replies:
             self._keep(self._receive(deadline, f"the reply to message {serial}"))
         reply = self._replies.pop(serial)
+        self.sent_there = reply.serial
         if reply.message_type is MessageType.ERROR:
             raise CallError(reply.error_name, str(reply.body[0]) if reply.body else "")
         return [plain(value) for value in reply.body]
@@ -120,6 +123,19 @@ class Client:
     def get_all(self) -> dict[str, Any]:
         """All properties of the manager."""
         return dict(self.call("GetAll", "s", [MANAGER], interface=PROPERTIES)[0])
+
+    def reply_name(self, serial: int) -> str:
+        """Wait for the reply to a call: the error's name, or nothing."""
+        try:
+            self.reply(serial)
+        except CallError as error:
+            return error.name
+        return ""
+
+    def replies_so_far(self) -> list[str]:
+        """The errors' names, or nothing, of the replies that have come and that nobody has waited for."""
+        self.owner_of(NAME)
+        return [reply.error_name or "" for reply in self._replies.values()]
 
     def subscribe(self, rule: str = f"type='signal',sender='{NAME}'") -> None:
         """Ask the bus for signals."""

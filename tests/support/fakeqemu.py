@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import sys
+from contextlib import suppress
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ class Manner(StrEnum):
     DROPS_THE_FLAG = "drops-the-flag"
     DIES = "dies"
     DIES_LATER = "dies-later"  # in the middle of the first exchange
+    DIES_WHEN_IT_RUNS = "dies-when-it-runs"
     SAYS_NOTHING = "says-nothing"
     BABBLES = "babbles"
     IGNORES_THE_BUTTON = "ignores-the-button"
@@ -37,9 +39,11 @@ def install(folder: Path, manner: Manner) -> None:
     """Make `folder`/qemu-system-x86_64."""
     folder.mkdir(exist_ok=True)
     shutil.copy(__file__, folder / "fakeqemu.py")
+    shutil.copy(Path(__file__).with_name("fakehub.py"), folder)
     program = folder / "qemu-system-x86_64"
     python = Path(sys.executable).resolve()
-    program.write_text(f'#!/bin/sh\nexec {python} -I {folder}/fakeqemu.py {manner} "$@"\n')
+    hub = f'case " $* " in *" -machine none "*) exec {python} -I {folder}/fakehub.py "$@" ;; esac'
+    program.write_text(f'#!/bin/sh\n{hub}\nexec {python} -I {folder}/fakeqemu.py {manner} "$@"\n')
     program.chmod(0o755)
 
 
@@ -52,11 +56,15 @@ def _main(manner: Manner, argv: list[str]) -> int:
     if manner is Manner.IGNORES_SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(chardevs["console"]["logfile"]).write_bytes(b"")
+    # The guest of Verify is known by its initramfs; what others boot says hello.
+    proves = "/run/nestd/probe/" in options.get("-initrd", "")
     with _listen(chardevs["console"]["path"]), _listen(chardevs["qmp"]["path"]) as server:
         guest = _Guest(manner, options["-cpu"], chardevs["console"]["logfile"], paused="-S" in argv)
+        guest.proves = proves
         while guest.on:
             connection, _ = server.accept()
-            with connection, connection.makefile("rwb") as stream:
+            # Whoever leaves in the middle of a word ends no QEMU.
+            with suppress(ConnectionError), connection, connection.makefile("rwb") as stream:
                 guest.serve(stream)
     return 0
 
@@ -64,6 +72,7 @@ def _main(manner: Manner, argv: list[str]) -> int:
 class _Guest:
     def __init__(self, manner: Manner, cpu: str, log: str, paused: bool) -> None:
         self.on = True
+        self.proves = False
         self._manner = manner
         self._log = log
         self._status = "prelaunch" if paused else "running"
@@ -87,6 +96,10 @@ class _Guest:
                 sys.stderr.flush()
                 os._exit(1)
             _send(stream, {**self._answer(request), "id": request["id"]})
+            if self._manner is Manner.DIES_WHEN_IT_RUNS and self._status == "running":
+                sys.stderr.write(WORDS)
+                sys.stderr.flush()
+                os._exit(1)
             if not self.on:
                 return
 
@@ -103,7 +116,8 @@ class _Guest:
                 return {"return": [{**word, "features": 0 if self._svm else 1 << 2}]}
             case {"execute": "cont"}:
                 self._status = "running"
-                Path(self._log).write_bytes(b"hello from the guest\r\n")
+                said = _proof(self._svm) if self.proves else "hello from the guest\n"
+                Path(self._log).write_bytes(said.replace("\n", "\r\n").encode())
             case {"execute": "system_powerdown"}:
                 self.on = self._manner in {Manner.IGNORES_THE_BUTTON, Manner.IGNORES_SIGTERM}
                 if not self.on:
@@ -111,6 +125,19 @@ class _Guest:
             case {"execute": "qom-get"}:
                 return {"error": {"class": "GenericError", "desc": "Property not found"}}
         return {"return": {}}
+
+
+def _proof(svm: bool) -> str:
+    """What nestd's guests/probe/inside.py tells on its console, with and without the extension."""
+    told: list[dict[str, object]] = [{"extension": svm, "flags": ["fpu", "svm", "npt"] if svm else ["fpu"]}]
+    if svm:
+        spread = {"median": 12000.5, "low": 11000.0, "high": 13000.0, "rounds": 40, "exits": 64}
+        told += [{"loaded": True, "words": ""}, {"api": 12}, {"created": True}, {"ran": True}]
+        told += [{"kernel": spread}, {"user": {**spread, "median": 20000.0}}]
+        told += [{"log": ["kvm_amd: Nested Virtualization enabled"]}]
+    else:
+        told += [{"loaded": False, "words": "insmod: Operation not supported"}, {"log": []}]
+    return "".join(f"nestd-probe {json.dumps(one)} .\n" for one in [*told, {"end": True}])
 
 
 def _chardev(value: str) -> tuple[str, dict[str, str]]:

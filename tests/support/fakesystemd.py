@@ -14,7 +14,7 @@ for last; do :; done
 case "$1" in
     --sync) exit 0 ;;
 esac
-cat "TOP/journal/${last#_SYSTEMD_INVOCATION_ID=}"
+exec cat "TOP/journal/${last#_SYSTEMD_INVOCATION_ID=}"
 """
 
 

@@ -3,7 +3,8 @@
 
 It does what the daemon relies on, in the order in which systemd does it, and nothing of the sandbox (the
 emulated machine proves that). `python -m tests.support.fakesystemd_program ADDRESS TOP`; what units write
-to stderr goes to TOP/journal/INVOCATION. tests/support/fakesystemd.py starts it.
+to stderr goes to TOP/journal/INVOCATION; a method is refused while there is a file TOP/refuse-METHOD.
+tests/support/fakesystemd.py starts it.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _PROPERTIES = "org.freedesktop.DBus.Properties"
 
 
 class _Unit:
-    def __init__(self, name: str, properties: dict[str, Any], top: Path) -> None:
+    def __init__(self, name: str, properties: dict[str, Any], fds: list[int], top: Path) -> None:
         self.name = name
+        self._fds = fds
         self.properties = properties
         self.invocation = uuid.uuid4()
         self.active = "activating"
@@ -43,9 +45,13 @@ class _Unit:
         self.status = 0
         self.process: subprocess.Popen[bytes] | None = None
         self.started = time.time_ns() // 1000
+        self.ended = 0
         self._top = top
         self._runtime = [top / "run" / folder for folder in properties.get("RuntimeDirectory", ())]
+        self.state = [top / "var/lib" / folder for folder in properties.get("StateDirectory", ())]
         self.oneshot = properties["Type"] == "oneshot"
+        # Only that some path must not be there is understood, and only that it is.
+        self.skipped = ["ConditionPathExists", False, True, "/"] in properties.get("Conditions", [])
 
     def start(self) -> None:
         uid, gid = int(self.properties.get("User", 0)), int(self.properties.get("Group", 0))
@@ -53,24 +59,62 @@ class _Unit:
             folder.mkdir(parents=True)
             os.chown(folder, uid, gid)
             folder.chmod(self.properties["RuntimeDirectoryMode"])
+        for folder in self.state:
+            folder.mkdir(parents=True, exist_ok=True)
+            os.chown(folder, uid, gid)
+            folder.chmod(self.properties["StateDirectoryMode"])
         for mount, _ in self.properties.get("TemporaryFileSystem", ()):
             # One folder for all here, where systemd gives each unit its own.
             (self._top / mount[1:]).mkdir(parents=True, exist_ok=True)
             (self._top / mount[1:]).chmod(0o1777)
-        [[program, argv, ignore_failure]] = self.properties["ExecStart"]
-        assert not ignore_failure
+        environment = self._load_credentials(uid) | self._environment()
+        [start] = self.properties["ExecStart"]
         with (self._top / "journal" / self.invocation.hex).open("wb") as errors:
-            command = [_expanded(value) for value in argv]
-            self.process = subprocess.Popen(
-                command, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
-                stdout=errors if self.oneshot else None, env=self._environment(),
-                stdin=subprocess.DEVNULL, start_new_session=True, cwd="/",
-            )  # fmt: skip
+            for program, argv, ignore_failure in (*self.properties.get("ExecStartPre", ()), start):
+                assert not ignore_failure
+                main = argv is start[1]
+                command = [_expanded(value, environment) for value in argv]
+                process = subprocess.Popen(
+                    command, executable=program, user=uid, group=gid, extra_groups=[], stderr=errors,
+                    stdout=None if main and not self.oneshot else errors, env=environment or None,
+                    stdin=self._input(), start_new_session=True, cwd="/",
+                    umask=self.properties.get("UMask", -1),
+                )  # fmt: skip
+                if main:
+                    self.process = process
+                elif process.wait():
+                    self.end(process.returncode)
+                    return
         self.active = "activating" if self.oneshot else "active"
+        if self.name.startswith("nestd-guest-_"):
+            self._namespace().mkdir(parents=True)
+            (self._namespace() / "root").symlink_to(self._top)
 
-    def _environment(self) -> dict[str, str] | None:
-        given = self.properties.get("Environment")
-        return dict(one.split("=", 1) for one in given) if given else None
+    def _namespace(self) -> Path:
+        """Where nestd looks for the unit's mounts. Other guests' are made by the tests that need them."""
+        assert self.process is not None
+        return self._top / f"proc/{self.process.pid}"
+
+    def _environment(self) -> dict[str, str]:
+        return dict(one.split("=", 1) for one in self.properties.get("Environment", ()))
+
+    def _input(self) -> int:
+        place = self.properties.get("StandardInputFileDescriptor")
+        return subprocess.DEVNULL if place is None else self._fds[place]
+
+    def _load_credentials(self, uid: int) -> dict[str, str]:
+        """The environment that tells where they are."""
+        loaded = self.properties.get("LoadCredential", ())
+        if not loaded:
+            return {}
+        folder = self._top / "run/credentials" / self.name
+        self._runtime.append(folder)
+        folder.mkdir(parents=True)
+        for name, source in loaded:
+            shutil.copyfile(source, folder / name)
+            (folder / name).chmod(0o400)
+            os.chown(folder / name, uid, -1)
+        return {"CREDENTIALS_DIRECTORY": str(folder)}
 
     def signal(self, number: int) -> None:
         if self.process:
@@ -78,12 +122,19 @@ class _Unit:
                 os.killpg(self.process.pid, number)
 
     def end(self, code: int) -> None:
+        if self.process and self.name.startswith("nestd-guest-_"):
+            shutil.rmtree(self._namespace())
+            guest = self.name.removeprefix("nestd-guest-").removesuffix(".service")
+            (self._top / f"run/nestd/console/{guest}").unlink(missing_ok=True)
         self.result = "success" if code == 0 else "exit-code" if code > 0 else "signal"
         self.status = abs(code)
         self.active = "inactive" if code == 0 else "failed"
         self.process = None
+        self.ended = time.time_ns() // 1000
         for folder in self._runtime:
             shutil.rmtree(folder, ignore_errors=True)
+        while self._fds:  # which systemd keeps for as long as the unit runs
+            os.close(self._fds.pop())
 
     def unit(self) -> dict[str, Variant]:
         return {
@@ -100,15 +151,21 @@ class _Unit:
             "Result": Variant("s", self.result),
             "ExecMainStatus": Variant("i", self.status),
             "ExecMainStartTimestamp": Variant("t", self.started),
+            "ExecMainExitTimestamp": Variant("t", self.ended),
             "User": Variant("s", self.properties.get("User", "")),
             "ExecStart": Variant("a(sasbttttuii)", [[program, argv, False, 0, 0, 0, 0, pid, 0, 0]]),
         }
 
 
-def _expanded(word: str) -> str:
-    """As systemd has it, as far as nestd may use it: `$$` is a dollar, and there is no other one."""
-    assert "$" not in word.replace("$$", ""), word
-    return word.replace("$$", "$")
+def _expanded(word: str, environment: dict[str, str]) -> str:
+    """As systemd has it, as far as nestd may use it: `$$` is a dollar, `${NAME}` what is set."""
+
+    def put_in(match: re.Match[str]) -> str:
+        return environment[match[1]] if match[1] else "$"
+
+    whole = re.sub(r"\$\$|\$\{(\w+)\}", put_in, word)
+    assert "$" not in re.sub(r"\$\$|\$\{\w+\}", "", word), word
+    return whole
 
 
 class _Manager:
@@ -122,6 +179,8 @@ class _Manager:
     def handle(self, message: Message) -> Message | None:
         if message.message_type is not MessageType.METHOD_CALL:
             return None
+        if message.path.startswith(_PATH) and (self._top / f"refuse-{message.member}").exists():
+            return Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "no")
         if message.path.startswith(_UNITS):
             return self._get_all(message)
         method = getattr(self, f"_do_{message.member}", None)
@@ -148,11 +207,18 @@ class _Manager:
         assert (message.signature, mode, aux) == ("ssa(sv)a(sa(sv))", "fail", [])
         if name in self._units:
             return Message.new_error(message, f"{_NAME}.UnitExists", f"Unit {name} was already loaded.")
-        unit = _Unit(name, {key: value.value for key, value in properties}, self._top)
+        # What is passed is closed here, as the unit has a copy, or was never made.
+        fds = [os.dup(fd) for fd in message.unix_fds]
+        for fd in message.unix_fds:
+            os.close(fd)
+        unit = _Unit(name, {key: value.value for key, value in properties}, fds, self._top)
         self._units[name] = unit
         job = self._job(message, name)
         try:
-            unit.start()
+            if unit.skipped:
+                unit.active = "inactive"
+            else:
+                unit.start()
         except OSError:
             unit.end(203)
         asyncio.get_running_loop().call_soon(self._started, unit, job)
@@ -161,7 +227,9 @@ class _Manager:
     def _started(self, unit: _Unit, job: str) -> None:
         self._announce(unit)
         # The job of a oneshot service goes on to its end (systemd.service(5)).
-        if not unit.process or not unit.oneshot:
+        if unit.skipped:
+            self._emit("JobRemoved", "uoss", [1, job, unit.name, "done"])
+        elif not unit.process or not unit.oneshot:
             self._emit("JobRemoved", "uoss", [1, job, unit.name, "done" if unit.process else "failed"])
         if unit.process:
             pidfd = os.pidfd_open(unit.process.pid)
@@ -189,6 +257,24 @@ class _Manager:
     def _do_ResetFailedUnit(self, message: Message, name: str) -> Any:  # noqa: N802
         if name in self._units and self._units[name].active == "failed":
             del self._units[name]
+        return ()
+
+    def _do_CleanUnit(self, message: Message, name: str, what: list[str]) -> Any:  # noqa: N802
+        unit = self._units.get(name)
+        if unit is None or unit.process:
+            return Message.new_error(message, f"{_NAME}.UnitBusy", "Unit is not inactive or failed.")
+        assert what == ["state"]
+        # As systemd has it: what is in the folder goes one after the other, and the unit is busy as long.
+        unit.active = "maintenance"
+        self._announce(unit)
+        for folder in unit.state:
+            shutil.rmtree(folder)
+        unit.active = "inactive"
+        asyncio.get_running_loop().call_later(0.02, self._announce, unit)
+        return ()
+
+    def _do_UnrefUnit(self, message: Message, name: str) -> Any:  # noqa: N802
+        assert self._units.pop(name).properties["AddRef"]
         return ()
 
     def _do_ListUnitsByPatterns(self, message: Message, states: list[str], patterns: list[str]) -> Any:  # noqa: N802
@@ -244,7 +330,7 @@ class _Manager:
 
 
 async def _main(address: str, top: str) -> None:
-    bus = await MessageBus(bus_address=address).connect()
+    bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
     manager = _Manager(bus, Path(top))
     bus.add_message_handler(manager.handle)
     await bus.request_name(_NAME)

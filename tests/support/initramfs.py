@@ -14,7 +14,7 @@ from tests.vm import cpio
 
 # The real tools that look into an image, and what they need.
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
-MAKERS = ("update-initramfs", "dracut", "mkinitcpio", "kernel-install", "mv", "rm")
+MAKERS = ("update-initramfs", "dracut", "mkinitcpio", "kernel-install", "cp", "mv", "rm", "sync")
 # What each maker leaves in its images.
 MARKS = {
     "initramfs-tools": "conf/initramfs.conf",

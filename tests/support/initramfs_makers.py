@@ -1,6 +1,6 @@
 #!/usr/bin/python3 -I
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""update-initramfs, dracut, mkinitcpio and kernel-install, acting on a tree (tests/support/tree.py); mv, rm.
+"""The makers and kernel-install, and cp, mv, rm, sync, acting on a tree (tests/support/tree.py).
 
 tests/support/initramfs.py copies this file into TREE/.kernel/bin under their names. What each puts into an
 image and where: update-initramfs and mkinitramfs 0.142, dracut.sh 059 with modules.d/90kernel-modules,
@@ -77,7 +77,8 @@ def update_initramfs(arguments: list[str]) -> None:
         return
     target = here(f"/boot/initrd.img-{release}")
     make(target, release, "conf/initramfs.conf", ("etc", "lib"))
-    if here("/etc/initramfs/post-update.d/systemd-boot").exists():
+    bypassed = os.environ.get("KERNEL_INSTALL_BYPASS") == "1"
+    if here("/etc/initramfs/post-update.d/systemd-boot").exists() and not bypassed:
         kernel_install(["add", release, f"/boot/vmlinuz-{release}", f"/boot/initrd.img-{release}"])
 
 
@@ -125,7 +126,7 @@ def kernel_install(arguments: list[str]) -> None:
 def main() -> None:
     with (KERNEL / "calls").open("a") as calls:
         calls.write(json.dumps([NAME, *sys.argv[1:]]) + "\n")
-    if NAME in ("mv", "rm"):
+    if NAME in ("cp", "mv", "rm", "sync"):
         words = [str(here(word)) if word.startswith("/") else word for word in sys.argv[1:]]
         os.execv(f"/bin/{NAME}", [NAME, *words])
     {

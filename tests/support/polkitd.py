@@ -21,6 +21,7 @@ from tests.support.privatebus import PrivateBus
 NAME = "org.freedesktop.PolicyKit1"
 AUTHORITY = "/org/freedesktop/PolicyKit1/Authority"
 INTERFACE = "org.freedesktop.PolicyKit1.Authority"
+LOCALES = ("de_DE.UTF-8", "ru_RU.UTF-8")
 ACTIONS = Path(__file__).resolve().parents[2] / "data" / "org.nestd1.policy"
 
 # Whoever is asked to authenticate as an administrator is asked as root, as where nobody is in group sudo.
@@ -39,6 +40,7 @@ done
 mount --bind "$1/actions" /usr/share/polkit-1/actions
 mount --bind "$1/none" /usr/share/polkit-1/rules.d
 mount --bind "$1/rules" /etc/polkit-1/rules.d
+[ ! -e "$1/catalogues" ] || mount --bind "$1/catalogues" /usr/share/locale
 exec /usr/lib/polkit-1/polkitd --no-debug
 """
 
@@ -59,11 +61,19 @@ class Polkitd:
 
     Its folders are bind-mounted in a mount namespace of its own, so that the machine's are not seen.
     `active` are processes, with their user, that it is to find in an active local session of that user:
-    it reads there what systemd-logind would have written.
+    it reads there what systemd-logind would have written. With `catalogues`, which it finds as
+    /usr/share/locale, each of LOCALES is a locale of the machine.
     """
 
-    def __init__(self, bus: PrivateBus, rules: str = "", active: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        bus: PrivateBus,
+        rules: str = "",
+        active: Mapping[int, int] | None = None,
+        catalogues: Path | None = None,
+    ) -> None:
         self._bus = bus
+        self._catalogues = catalogues
         self._rules = rules
         self._active = active or {}
         self._folder = Path(tempfile.mkdtemp(prefix="nestd-polkit-"))
@@ -109,12 +119,19 @@ class Polkitd:
             self._log_in(pid, uid)
         shutil.copy(ACTIONS, self._folder / "actions")
         (self._folder / "rules" / "10-test.rules").write_text(_ADMIN + self._rules)
+        environment = dict(self._bus.environment)
+        if self._catalogues is not None:
+            shutil.copytree(self._catalogues, self._folder / "catalogues")
+            # gettext asks only whether there is such a locale.
+            for locale in LOCALES:
+                shutil.copytree("/usr/lib/locale/C.utf8", self._folder / "locales" / locale)
+            environment["LOCPATH"] = str(self._folder / "locales")
         for path in [self._folder, *self._folder.rglob("*")]:
             shutil.chown(path, "polkitd")
         with (self._folder / "stderr").open("wb") as errors:
             argv = ["unshare", "-m", "--propagation", "private", "sh", "-ec", _IN_A_NAMESPACE, "sh"]
             argv += [str(self._folder)]
-            self._process = subprocess.Popen(argv, env=self._bus.environment, stdout=errors, stderr=errors)
+            self._process = subprocess.Popen(argv, env=environment, stdout=errors, stderr=errors)
         deadline = time.monotonic() + LIMIT
         with Client(self._bus.address) as client:
             # An earlier one may have been killed a moment ago, and its name not be free yet.
@@ -153,18 +170,24 @@ class Agent:
 
     It does what polkit's setuid helper does once PAM is content (AuthenticationAgentResponse2). The
     process is this one, or that of `login`; with `in_session` the agent is one for all of the user's
-    active session, as a desktop's is.
+    active session, as a desktop's is. It wants to be asked in the language of `locale`.
     """
 
     def __init__(
-        self, bus: PrivateBus, uid: int, login: Login | None = None, *, in_session: bool = False
+        self,
+        bus: PrivateBus,
+        uid: int,
+        login: Login | None = None,
+        *,
+        in_session: bool = False,
+        locale: str = "C.UTF-8",
     ) -> None:
         self._helper = Client(bus.address)
         self.client = login.client() if login else Client(bus.address)
         subject = ["unix-process", _process(uid, login.pid if login else os.getpid())]
         if in_session:
             subject = ["unix-session", {"session-id": Variant("s", session_of(uid))}]
-        authority(self.client, "RegisterAuthenticationAgent", "(sa{sv})ss", [subject, "C.UTF-8", "/agent"])
+        authority(self.client, "RegisterAuthenticationAgent", "(sa{sv})ss", [subject, locale, "/agent"])
 
     def asked(self) -> Message:
         """Wait until polkit wants somebody to authenticate; the call that is to be answered."""

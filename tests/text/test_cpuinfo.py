@@ -59,3 +59,9 @@ def test_flags_of_vmx_itself() -> None:
 def test_kinds_of_machine() -> None:
     assert [cpuinfo.is_arm64(text) for text in (ARM, PSERIES, S390, "")] == [True, False, False, False]
     assert [cpuinfo.is_pseries(text) for text in (PSERIES, POWERNV, ARM, "")] == [True, False, False, False]
+
+
+def test_the_model_is_what_the_first_cpu_calls_itself() -> None:
+    text = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7763 \n\nmodel name\t: another\n"
+    assert cpuinfo.model(text) == "AMD EPYC 7763"
+    assert cpuinfo.model("model\t\t: 158\n") == cpuinfo.model("") == ""

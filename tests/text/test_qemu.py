@@ -4,24 +4,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from nestd import tasks
-from nestd.guestmodel import Disk, GuestSpec, VcpuVerdict
+from nestd.guestmodel import Disk, GuestSpec, Network, VcpuVerdict
 from nestd.guests import vcpu
-from nestd.host.qmpsocket import QmpSocket, connect
 from nestd.model import Extension
 from nestd.text import cpuid, qemu
 from tests.support import loop
+from tests.text.realqemu import monitor_of, running
 
 NASTY = 'a,b $X "q" %n.img'
 
@@ -52,6 +47,27 @@ def test_memory_is_rounded_up_and_read_back() -> None:
     argv = qemu.arguments(spec, Extension.SVM, "/run/g", "/run/log")
     assert _after(argv, "-m") == ["65M"]
     assert qemu.shape(["/usr/bin/qemu", *argv]) == qemu.Shape("host", 65 << 20, 3)
+
+
+def test_the_shape_is_read_from_what_nestd_itself_said() -> None:
+    spec = GuestSpec(
+        "demo", "alice", "qemu64", memory=64 << 20, display="vnc", network=Network("lab", lab="two")
+    )
+    told = qemu.Shape("qemu64,+svm", 64 << 20, 1, vnc=True, lab="two")
+    assert qemu.shape_of(spec, Extension.SVM) == told
+    assert qemu.shape(["/q", *qemu.arguments(spec, Extension.SVM, "/run/g", "/log")]) == told
+    # What the caller says last, and what only looks like an option.
+    liar = GuestSpec(
+        "demo",
+        "alice",
+        kernel="/k",
+        append="-vnc",
+        extra_args=("-m", "1M", "-netdev", "socket,id=lab.x", "-smp", "9"),
+    )
+    for network in (Network(), Network("user")):
+        argv = ["/q", *qemu.arguments(liar._replace(network=network), Extension.SVM, "/run/g", "/log")]
+        assert argv[-6:] == list(liar.extra_args)
+        assert qemu.shape(argv) == qemu.Shape("host", 512 << 20, 1)
 
 
 @pytest.mark.parametrize("argv", [[], ["sleep", "5"], ["-m", "65", "-smp", "1", "-cpu", "host"], ["-cpu"]])
@@ -89,27 +105,6 @@ def test_nothing_from_outside_is_parsed_by_qemu() -> None:
     assert "logfile=/run/l,,m," in _after(argv, "-chardev")[1]
 
 
-@contextmanager
-def _real(tmp_path: Path, spec: GuestSpec, **how: Any) -> Iterator[subprocess.Popen[str]]:
-    argv = qemu.arguments(spec, Extension.SVM, str(tmp_path), str(tmp_path / "log"))
-    argv = [value.replace("accel=kvm", "accel=tcg") for value in argv]
-    with subprocess.Popen(["qemu-system-x86_64", *argv], stderr=subprocess.PIPE, text=True, **how) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-async def _monitor(tmp_path: Path, process: subprocess.Popen[str]) -> QmpSocket:
-    async with tasks.timeout(60):
-        while True:
-            try:
-                return QmpSocket(connect(str(tmp_path / "qmp"), os.getuid()), 30)
-            except (FileNotFoundError, ConnectionRefusedError):
-                assert process.poll() is None, process.communicate()[1]
-                await tasks.sleep(0.02)
-
-
 def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -> None:
     for name in (NASTY, "snapshot.img", "readonly.img"):
         (tmp_path / name).write_bytes(bytes(1 << 20))
@@ -120,7 +115,7 @@ def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -
     spec = GuestSpec("demo", "alice", cpu="qemu64", memory=64 << 20, vcpus=2, disks=tuple(disks))
 
     async def scenario(process: subprocess.Popen[str]) -> None:
-        async with await _monitor(tmp_path, process) as monitor:
+        async with await monitor_of(tmp_path, process) as monitor:
             assert await vcpu.waits_to_run(monitor)
             assert (await vcpu.ask(monitor, Extension.SVM)).nesting
             assert not (await vcpu.ask(monitor, Extension.VMX, Extension.SIE)).nesting
@@ -135,7 +130,7 @@ def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -
             assert (await monitor.execute("query-name")) == {"name": "demo"}
             await monitor.execute("quit")
 
-    with _real(tmp_path, spec) as process:
+    with running(tmp_path, spec) as process:
         loop.run(scenario(process))
         assert process.wait(30) == 0
         assert process.stderr is not None
@@ -147,12 +142,12 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
     spec = GuestSpec("demo", "alice", "qemu64", tuple(f"+{flag}" for flag in flags))
 
     async def scenario(process: subprocess.Popen[str]) -> VcpuVerdict:
-        async with await _monitor(tmp_path, process) as monitor:
+        async with await monitor_of(tmp_path, process) as monitor:
             verdict = await vcpu.ask(monitor, Extension.SVM)
             await monitor.execute("quit")
             return verdict
 
-    with _real(tmp_path, spec) as process:
+    with running(tmp_path, spec) as process:
         verdict = loop.run(scenario(process))
         _, said = process.communicate(timeout=30)
     assert verdict.nesting  # svm, which TCG has

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from nestd.text import settings
 
+FILE = "none or the absolute path of a file"
+SHOWN = f"{FILE} whose name is not hidden"
+
 
 def parsed(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
     complaints: list[tuple[int, str]] = []
@@ -24,6 +27,11 @@ def parsed(text: str) -> tuple[dict[str, str], list[tuple[int, str]]]:
         ("[Nesting]\nEnforce=when-idle\n", {"Enforce": "when-idle"}),
         ("  [Nesting]\r\n\tEnforce = no  \r\n", {"Enforce": "no"}),
         ("[Nesting]\nEnforce=no\n[Nesting]\nEnforce=when-idle", {"Enforce": "when-idle"}),
+        (
+            "[Export]\nPrometheusTextfile=/a/b c.prom\nNodeFeatureFile=/d\n",
+            {"PrometheusTextfile": "/a/b c.prom", "NodeFeatureFile": "/d"},
+        ),
+        ("[Export]\nPrometheusTextfile=none\n", {"PrometheusTextfile": "none"}),
     ],
 )
 def test_what_counts(text: str, found: dict[str, str]) -> None:
@@ -44,6 +52,17 @@ def test_what_counts(text: str, found: dict[str, str]) -> None:
         ("[Nesting]\nEnforce\n", 2, "'Enforce' is neither a section nor KEY=VALUE"),
         ("[nesting]\nEnforce=when-idle\n", 1, "there is no section [nesting], so nothing in it counts"),
         ("Enforce=when-idle\n", 1, "Enforce= stands before the first section"),
+        ("[Export]\nNodeFeatureFile=nestd\n", 2, f"NodeFeatureFile= takes {FILE}, not 'nestd'"),
+        ("[Export]\nNodeFeatureFile=/\n", 2, f"NodeFeatureFile= takes {FILE}, not '/'"),
+        ("[Export]\nNodeFeatureFile=/a/../b\n", 2, f"NodeFeatureFile= takes {FILE}, not '/a/../b'"),
+        ("[Export]\nNodeFeatureFile=/a/\0\n", 2, f"NodeFeatureFile= takes {FILE}, not '/a/\\x00'"),
+        ("[Export]\nNodeFeatureFile=\n", 2, f"NodeFeatureFile= takes {FILE}, not ''"),
+        ("[Export]\nNodeFeatureFile=FILE\n", 2, f"NodeFeatureFile= takes {FILE}, not 'FILE'"),
+        ("[Export]\nNodeFeatureFile=/a/.b\n", 2, f"NodeFeatureFile= takes {SHOWN}, not '/a/.b'"),
+        (
+            "[Export]\nPrometheusTextfile=/a/b.txt\n",
+            *(2, f"PrometheusTextfile= takes {SHOWN} and ends with .prom, not '/a/b.txt'"),
+        ),
         ("[Nesting\nEnforce=no\n", 1, "'[Nesting' is neither a section nor KEY=VALUE"),
     ],
 )
@@ -54,7 +73,8 @@ def test_what_is_complained_about(text: str, line: int, why: str) -> None:
 
 
 def test_nothing_said() -> None:
-    assert settings.defaults() == {"Enforce": "no", "Loader": "auto"}
+    nothing = {"Enforce": "no", "Loader": "auto", "PrometheusTextfile": "none", "NodeFeatureFile": "none"}
+    assert settings.defaults() == nothing
 
 
 @given(st.text())

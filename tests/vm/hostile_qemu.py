@@ -63,7 +63,7 @@ def attempt(act: Callable[[], object]) -> str:
 def main() -> None:
     if "-append" in sys.argv and sys.argv[sys.argv.index("-append") + 1] == "eat":
         eat_memory()
-    victim = int(open("/tmp/alice.pid").read())
+    victim = int(open("/var/tmp/alice.pid").read())
     attempts: dict[str, Callable[[], object]] = {
         "open /dev/kvm": lambda: os.open("/dev/kvm", os.O_RDWR),
         "read ~": lambda: os.open(f"{HOME}/.bashrc", os.O_RDONLY),
@@ -79,6 +79,7 @@ def main() -> None:
         "open my device": lambda: os.open("/tmp/disk", os.O_RDONLY),
         "open my console": lambda: os.open("/tmp/rtc", os.O_RDONLY),
         "connect": lambda: connect("/tmp/alice.sock"),
+        "system bus": lambda: connect("/run/dbus/system_bus_socket"),
         "internet": lambda: socket.socket(socket.AF_INET),
         "netlink": lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW),
         "user namespace": lambda: called(libc.unshare(CLONE_NEWUSER)),

@@ -25,7 +25,7 @@ _PACKAGES = (
     "util-linux",
 )  # fmt: skip
 # Only for those that start guests: they are as large as all the rest.
-_GUESTS = ("qemu-system-x86", "systemd-container")
+_GUESTS = ("qemu-system-x86", "systemd-container", "qemu-utils", "ovmf", "libarchive-tools")
 _SCRIPTS = ("agent.py", "cpio.py", "image.py", "initrd.py", "sources.py")
 
 

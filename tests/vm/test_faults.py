@@ -64,6 +64,11 @@ def fault_at_write(machine: Machine, folder: Path, number: int, what: int) -> No
     )
     machine.write("/run/nestd/faults", faults.control(-1, 0))
     machine.sh("systemctl daemon-reload; systemctl restart nestd")
+    set_fault(machine, number, what)
+
+
+def set_fault(machine: Machine, number: int, what: int) -> None:
+    """Have nestd meet it at the call of that number, counted from now on, and not at another."""
     # In place: the file is mapped.
     control = base64.b64encode(faults.control(number, what)).decode()
     machine.sh(f"echo {control} | base64 -d | dd of=/run/nestd/faults conv=notrunc status=none; sync")

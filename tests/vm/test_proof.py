@@ -1,112 +1,147 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Measuring and Verify for real: nestd's own unit, with its sandbox, runs proof.py in place of the daemon.
+"""Verify, MeasureExit and CheckCpu for real, as people call them: nestd from its package, busctl, nestctl.
 
-The machine is emulated, so the small guest is the emulated CPU's own, and in Verify one level deeper.
+The machine is emulated, so its guest L1 runs on an emulated CPU's own KVM, and L2 one level deeper.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
+import time
 from typing import Any
 
 import pytest
 
+from tests.vm.agent_client import Result
 from tests.vm.machine import Machine
+from tests.vm.test_spine import ALLOW, MANAGER
 
-_DROPIN = """[Service]
-Type=oneshot
-NotifyAccess=none
-BusName=
-Restart=no
-WatchdogSec=0
-ExecReload=
-ExecStart=
-ExecStart=/usr/bin/python3 /opt/proof/proof.py {arguments}
-StandardOutput=truncate:/proof.json
-"""
+# Seconds, many times what L1 takes on quiet processors.
+LIMIT = 600
+UNITS = ("systemctl", "list-units", "--all", "--plain", "--no-legend", "nestd-guest-*")
 
 
-@pytest.fixture
-def proving(machine: Machine) -> Machine:
-    """A machine that has cpio, which its image has not, and no daemon."""
-    cpio = shutil.which("cpio")
-    assert cpio, "cpio is not installed: run tests/setup"
-    machine.push(Path(__file__).with_name("proof.py"), Path(cpio).resolve(), to="/opt/proof")
-    machine.sh("systemctl stop nestd; mv /opt/proof/cpio /usr/bin/cpio; modprobe kvm_amd")
-    return machine
+def ask(machine: Machine, member: str, *options: str, user: str = "root") -> dict[str, Any]:
+    """Call a method of the manager with busctl; its result as a dictionary."""
+    argv = ["busctl", "-j", f"--timeout={LIMIT + 60}", "call", *MANAGER, member, "a{sv}"]
+    count = str(len([word for word in options if word.startswith("-")]))
+    words = [word.removeprefix("-") for word in options]
+    done = machine.run([*argv, count, *words], user=user, timeout=LIMIT + 120)
+    answer = json.loads(done.stdout)["data"][0]
+    return {key: value["data"] for key, value in answer.items()}
 
 
-def prove(machine: Machine, arguments: str) -> Any:
-    """Run proof.py in nestd's sandbox; what it tells."""
-    machine.write("/run/systemd/system/nestd.service.d/zz-proof.conf", _DROPIN.format(arguments=arguments))
-    machine.run(["systemctl", "daemon-reload"])
-    done = machine.run(["systemctl", "start", "nestd"], check=False, timeout=400)
-    assert done.code == 0, machine.out("journalctl", "--no-pager", "--unit=nestd", "--lines=40")
-    told = json.loads(machine.text("/proof.json"))
-    # Whatever came of it, nothing of the guest is left.
-    left = machine.out("systemctl", "list-units", "--all", "--plain", "--no-legend", "nestd-guest-*")
-    assert (
-        left == ""
-        and machine.sh("ls /run/nestd/guests /run/nestd/registry 2>&1 | grep verify", check=False).code
-    )
+def verify(machine: Machine, *options: str, user: str = "root") -> dict[str, Any]:
+    """Verify; whatever comes of it, nothing of the guest is left."""
+    told = ask(machine, "Verify", "-timeout", "u", str(LIMIT), *options, user=user)
+    assert machine.out(*UNITS) == ""
+    assert machine.sh("ls /run/nestd/guests /run/nestd/registry 2>&1 | grep verify", check=False).code
     return told
 
 
-def verify(machine: Machine, initrd: str = "", **asked: object) -> Any:
-    request = json.dumps({"user": "nestd", "limit": 240.0, **asked}, separators=(",", ":"))
-    return prove(machine, f"verify '{request}' {initrd}")
+def nestctl(machine: Machine, *words: str) -> Result:
+    return machine.run(["nestctl", *words], check=False, timeout=LIMIT + 120)
 
 
-def test_nesting_works_and_has_its_price(proving: Machine) -> None:
-    outside = prove(proving, "measure")
+def wait_for(machine: Machine, script: str) -> None:
+    """Until the script succeeds."""
+    deadline = time.monotonic() + LIMIT
+    while machine.sh(script, check=False).code:
+        assert time.monotonic() < deadline, script
+        time.sleep(0.5)
+
+
+def test_nesting_is_proved_and_disproved(machine: Machine) -> None:
     # A kernel that only root may read, as some distributions have it, is lent to the guest.
-    proving.sh("chmod 600 /boot/vmlinuz-*")
-    found = verify(proving)
-    seen = found["verdict"]
-    assert (seen["level"], seen["why"]) == ("", "")
-    assert seen["extension"] and seen["kvm_loaded"] and seen["vm_created"] and seen["ran"]
-    assert "svm" in seen["flags"] and "Nested Virtualization enabled" in seen["log"]
+    machine.sh("chmod 600 /boot/vmlinuz-*")
+    told = verify(machine)
+    assert (told["works"], told["level"], told["why"]) == (True, "", "")
+    assert told["extension"] and told["kvm-loaded"] and told["vm-created"] and told["ran"]
+    assert "svm" in told["flags"] and "Nested Virtualization enabled" in told["log"]
+    outside = ask(machine, "MeasureExit")
+    assert outside["driver"] == "kvm_amd" and "EPYC" in outside["cpu-model"]
     for kind in ("kernel", "user"):
-        for spread in (outside[kind], seen["exits"][kind]):
-            assert spread["rounds"] > 0 and spread["median"] > 0 and spread["low"] <= spread["high"]
-    assert proving.out("ls", "/run/nestd/probe").endswith(".cpio.gz")
-    assert proving.out("stat", "--format=%a", "/run/nestd/probe") == "755"
+        for median, low, high, rounds in (outside["exits"][kind], told["exits"][kind]):
+            assert rounds > 0 and median > 0 and low <= median <= high
+    assert machine.out("ls", "/run/nestd/probe").endswith(".cpio.gz")
+    assert machine.out("stat", "--format=%a", "/run/nestd/probe") == "755"
+    assert nestctl(machine, "cpu", "--qemu").stdout == "-cpu host\n"
+
+    machine.sh("nestctl disable --runtime")
+    told = verify(machine)
+    assert (told["works"], told["level"]) == (False, "L1")
+    assert not told["extension"] and not told["kvm-loaded"] and told["exits"] == {}
+    assert told["why"].startswith("L1 has no svm: with -cpu host this machine's KVM does not give it.")
+    done = nestctl(machine, "cpu")
+    assert done.code == 4 and "cannot nest on this machine" in done.stdout
+    assert machine.out(*UNITS) == ""
 
 
 @pytest.mark.nightly
-def test_without_nested_paging_l2_cannot_start(proving: Machine) -> None:
-    seen = verify(proving, cpu="qemu64")["verdict"]
-    assert seen["level"] == "L2" and seen["extension"] and seen["vm_created"] and not seen["ran"]
-    assert (
-        "exit reason 9" in seen["why"]
-        and "no nested paging (the CPU flag npt): with -cpu qemu64,+svm" in seen["why"]
-    )
-
-
-def test_with_nesting_off_l1_has_no_extension(proving: Machine) -> None:
-    proving.sh("modprobe -r kvm_amd; modprobe kvm_amd nested=0")
-    seen = verify(proving)["verdict"]
-    assert seen["level"] == "L1" and not seen["extension"] and not seen["kvm_loaded"]
-    assert seen["why"].startswith("L1 has no svm: with -cpu host this machine's KVM does not give it.")
+def test_what_a_person_sees(machine: Machine) -> None:
+    done = nestctl(machine, "verify", f"--timeout={LIMIT}")
+    assert done.code == 0 and "Nesting: works — a guest of a guest ran" in done.stdout, done
+    done = nestctl(machine, "measure", "--levels")
+    assert done.code == 0 and "its guest (L2)" in done.stdout, done
+    assert "One level deeper, an exit costs " in done.stdout
+    assert "Measured on AMD EPYC" in done.stdout and "with kvm_amd, inside qemu" in done.stdout
+    machine.sh("nestctl disable --runtime")
+    done = nestctl(machine, "verify", f"--timeout={LIMIT}")
+    assert done.code == 4 and "Nesting: does not work — L1 has no svm" in done.stdout, done
 
 
 @pytest.mark.nightly
-def test_what_does_not_boot_is_given_up(proving: Machine) -> None:
-    late = verify(proving, limit=1.0)["verdict"]
-    assert late["level"] == "L1" and "did not boot: 1 s were over" in late["why"]
-    proving.sh("head --bytes=100000 /dev/zero > /srv/broken; chmod 644 /srv/broken")
-    broken = verify(proving, "/srv/broken")["verdict"]
-    assert broken["level"] == "L1" and "its kernel panicked (Kernel panic" in broken["why"]
+def test_a_user_proves_it_as_oneself(machine: Machine) -> None:
+    machine.write("/etc/polkit-1/rules.d/10-test.rules", ALLOW)
+    assert verify(machine, user="alice")["works"] is True
+    found = ask(machine, "CheckCpu", "-cpu", "s", "EPYC", user="alice")
+    assert found["qemu"] == "EPYC,+svm" and found["nesting"] is True
+    assert "<model fallback='forbid'>EPYC</model>" in found["libvirt"]
 
 
-def test_what_is_missing_is_named(proving: Machine) -> None:
-    proving.sh("find /lib/modules/ -name 'kvm-amd.ko*' -delete")
-    told = verify(proving)
-    assert told["error"] == "Failed" and "the kernel was upgraded or removed" in told["text"]
-    proving.sh("modprobe -r kvm_amd; rm -f /dev/kvm")
-    told = prove(proving, "measure")
-    assert told["error"] == "NotSupported" and told["text"].startswith(
-        "kvm-unusable: /dev/kvm cannot be used"
-    )
+@pytest.mark.nightly
+def test_without_nested_paging_l2_cannot_start(machine: Machine) -> None:
+    told = verify(machine, "-cpu", "s", "qemu64")
+    assert told["level"] == "L2" and told["extension"] and told["vm-created"] and not told["ran"]
+    assert "exit reason 9" in told["why"]
+    assert "no nested paging (the CPU flag npt): with -cpu qemu64,+svm" in told["why"]
+
+
+@pytest.mark.nightly
+def test_what_does_not_boot_is_given_up(machine: Machine) -> None:
+    told = ask(machine, "Verify", "-timeout", "u", "5")
+    assert told["level"] == "L1" and "5 s were over" in told["why"]
+    machine.sh("head --bytes=100000 /dev/zero > /run/nestd/probe/*.cpio.gz")
+    told = verify(machine)
+    assert told["level"] == "L1" and "its kernel panicked (Kernel panic" in told["why"]
+
+
+@pytest.mark.nightly
+def test_it_holds_the_driver_and_lets_go(machine: Machine) -> None:
+    with machine.background(["nestctl", "verify", f"--timeout={LIMIT}"]):
+        wait_for(machine, "systemctl is-active --quiet 'nestd-guest-_verify-*'")
+        done = nestctl(machine, "disable", "--runtime")
+        assert done.code == 5, done
+        assert "in use by nestd's own guest, which ends by itself: qemu-system-x86" in done.stderr
+        assert "Wait for their end" in done.stderr
+        assert nestctl(machine, "disable", "--runtime", "--when-idle").code == 0
+    # Its caller was killed: so the guest goes, and then the change has its way.
+    wait_for(machine, "test $(cat /sys/module/kvm_amd/parameters/nested) = 0")
+    assert machine.out(*UNITS) == ""
+
+    with machine.background(["nestctl", "verify", f"--timeout={LIMIT}"]):
+        wait_for(machine, "systemctl is-active --quiet 'nestd-guest-_verify-*'")
+        machine.sh("systemctl kill --signal=KILL nestd")
+        wait_for(machine, "test -z \"$(systemctl list-units --plain --no-legend 'nestd-guest-*')\"")
+        assert nestctl(machine, "list").stdout == "No guests.\n"
+
+
+@pytest.mark.nightly
+def test_what_is_missing_is_named(machine: Machine) -> None:
+    machine.sh("find /lib/modules/ -name 'kvm-amd.ko*' -delete")
+    done = nestctl(machine, "verify")
+    assert done.code == 1 and "the kernel was upgraded or removed" in done.stderr, done
+    assert "[VerifyFailed]" in done.stderr
+    machine.sh("rm -f /dev/kvm")
+    done = nestctl(machine, "measure")
+    assert done.code == 4 and "kvm-unusable: /dev/kvm cannot be used" in done.stderr, done

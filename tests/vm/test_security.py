@@ -55,26 +55,42 @@ def test_the_daemons_sandbox(machine: Machine) -> None:
     assert machine.out("systemctl", "show", "-P", "OOMPolicy", "nestd.service") == "continue"
 
 
-def test_a_qemu_that_was_taken_over(machine: Machine) -> None:
-    """It has alice's uid, and cannot do what alice can."""
+def attempts(machine: Machine, *options: str) -> dict[str, str | int]:
+    """What came of what a QEMU of alice's tries that was taken over, beside what is alice's own."""
     machine.sh("mknod /tmp/disk b 254 0; mknod /tmp/rtc c 252 0; chown alice /tmp/disk /tmp/rtc")
     machine.sh("systemd-run --quiet --uid=alice sleep 600")
-    machine.sh("pgrep --uid alice sleep > /tmp/alice.pid; chmod 644 /tmp/alice.pid")
+    machine.sh("pgrep --uid alice sleep > /var/tmp/alice.pid; chmod 644 /var/tmp/alice.pid")
     listen = (
         "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('/tmp/alice.sock'); s.listen(5); "
         "print('listens', flush=True); time.sleep(600)"
     )
     with machine.background(["python3", "-c", listen], user="alice") as listener:
         listener.wait_for("listens", 60)
-        hostile(machine)
+        hostile(machine, *options)
     said = machine.out("journalctl", "-u", "nestd-guest-bad.service", "-o", "cat", "--no-pager")
-    came = dict(json.loads(line) for line in said.splitlines() if line.startswith('["'))
+    return dict(json.loads(line) for line in said.splitlines() if line.startswith('["'))
+
+
+def test_a_qemu_that_was_taken_over(machine: Machine) -> None:
+    """It has alice's uid, and cannot do what alice can."""
+    came = attempts(machine)
     done = {name for name, what in came.items() if what == "done"}
     assert done == {"open /dev/kvm", "read ~", "read /tmp"}, came
     assert came.pop("internet") == came.pop("netlink") == "EAFNOSUPPORT"
     # One vCPU; the main thread is one of them.
     assert came.pop("threads") == 1 + 128 - 1
     assert {what for name, what in came.items() if name not in done} <= _REFUSED, came
+
+
+def test_a_qemu_with_a_network_that_was_taken_over(machine: Machine) -> None:
+    """It reaches the network, and nobody who listens in /run or /tmp, both of which are empty for it."""
+    came = attempts(machine, "--network", "user")
+    done = {name for name, what in came.items() if what == "done"}
+    assert done == {"open /dev/kvm", "read ~", "read /tmp", "internet"}, came
+    hidden = {name for name, what in came.items() if what == "ENOENT"}
+    assert hidden == {"connect", "system bus", "open /run/user", "open my device", "open my console"}, came
+    assert (came.pop("netlink"), came.pop("threads")) == ("EAFNOSUPPORT", 1 + 128 - 1)
+    assert {what for name, what in came.items() if name not in done | hidden} <= _REFUSED, came
 
 
 def test_a_qemu_that_eats_memory(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from nestd import tasks
-from nestd.errors import Failed, ToolFailed, ToolMissing
+from nestd.errors import ToolFailed, ToolMissing, VerifyFailed
 from nestd.guests.probe import parts
 from nestd.host import files
 from nestd.host.commands import Commands
@@ -37,7 +37,7 @@ class Image(NamedTuple):
 async def image(host: Host, driver: str, extension: str, limit: float = 0.8) -> Image:
     """Build what is missing; a second if all of it is, a tenth if nothing is.
 
-    Failed: what is missing on this machine, and what to do.
+    VerifyFailed: what is missing on this machine, and what to do.
     """
     try:
         wanted, texts = await parts.of(host, driver, extension, limit)
@@ -48,21 +48,21 @@ async def image(host: Host, driver: str, extension: str, limit: float = 0.8) -> 
             await _build(host, wanted, texts, initrd)
         return await _readable(host, Image(kernel, host.root.path(initrd)))
     except ToolMissing as error:
-        raise Failed(f"The probe guest cannot be built: {error}. Install it.") from error
+        raise VerifyFailed(f"The probe guest cannot be built: {error}. Install it.") from error
     except ToolFailed as error:
-        raise Failed(f"The probe guest cannot be built: {error}.") from error
+        raise VerifyFailed(f"The probe guest cannot be built: {error}.") from error
     except OSError as error:
-        raise Failed(f"The probe guest cannot be built: {error.filename}: {error.strerror}.") from error
+        raise VerifyFailed(f"The probe guest cannot be built: {error.filename}: {error.strerror}.") from error
 
 
 def _kernel(host: Host) -> str:
-    """The running kernel's file. Failed, OSError."""
+    """The running kernel's file. VerifyFailed, OSError."""
     modules = f"/lib/modules/{host.release}"
     places = (f"/boot/vmlinuz-{host.release}", f"{modules}/vmlinuz", f"/usr{modules}/vmlinuz")
     for place in places:
         if host.root.exists(place):
             return os.path.realpath(host.root.path(place))
-    raise Failed(
+    raise VerifyFailed(
         f"The running kernel's file is not there (looked for {' and '.join(places[:2])}): the probe guest "
         "boots the same kernel. Reboot if it was upgraded; one that a hypervisor or cloud gives has no file."
     )
@@ -122,9 +122,13 @@ async def _readable(host: Host, image: Image) -> Image:
     """Lend the guest's user a copy of a kernel that only root may read, as some distributions have it."""
     if os.stat(image.kernel).st_mode & stat.S_IROTH:
         return image
-    copy = host.root.path(f"{FOLDER}/kernel-{os.urandom(8).hex()}")
-    await _run(host.commands, "install", "-m", "0644", "--", image.kernel, copy)
-    return image._replace(kernel=copy, lent=True)
+    copy = f"{FOLDER}/kernel-{os.urandom(8).hex()}"
+    try:
+        await _run(host.commands, "install", "-m", "0644", "--", image.kernel, host.root.path(copy))
+    except BaseException:
+        files.remove(host.root, copy)
+        raise
+    return image._replace(kernel=host.root.path(copy), lent=True)
 
 
 async def _run(commands: Commands, *argv: str) -> None:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping
 
 from nestd import tasks
-from nestd.errors import Failed, ToolFailed
+from nestd.errors import ToolFailed, VerifyFailed
 from nestd.host.commands import Commands
 from nestd.host.machine import Host
 from nestd.model import DriverState
@@ -52,7 +52,7 @@ async def of(host: Host, driver: str, extension: str, limit: float) -> tuple[dic
     """Two mappings from the place in the initramfs: to the file here that comes there, and to its text.
 
     `driver` is the KVM module that L1 loads, `extension` the CPU flag that it looks for, `limit` the seconds
-    that it measures. Failed, ToolMissing, ToolFailed, OSError.
+    that it measures. VerifyFailed, ToolMissing, ToolFailed, OSError.
     """
     files = await _python(host.commands)
     python = next(iter(files))
@@ -100,13 +100,13 @@ def _decompressors(libraries: Iterable[str]) -> list[str]:
 
 
 def _modules(host: Host, driver: str) -> Mapping[str, str]:
-    """The driver's file and those of what it needs, in the order to insert them. Failed, OSError."""
+    """The driver's file and those of what it needs, in the order to insert them. VerifyFailed, OSError."""
     folder = f"/lib/modules/{host.release}"
     listed = _needed(host.root.read(f"{folder}/modules.dep") or "", driver)
     files = {place: host.root.path(place) for place in (os.path.join(folder, path) for path in listed)}
     missing = [place for place in files if not host.root.exists(place)]
     if missing or not (listed or host.kmod.state(driver) is DriverState.BUILTIN):
-        raise Failed(
+        raise VerifyFailed(
             f"The module {driver} of the running kernel {host.release} is not in {folder}"
             f"{f' ({missing[0]} is missing)' if missing else ''}: the kernel was upgraded or removed since "
             "this machine started. Reboot, or install its package again."

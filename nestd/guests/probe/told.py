@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -15,10 +16,13 @@ from typing import NamedTuple
 
 from nestd.errors import Malformed
 
-_LINE = re.compile(r"nestd-probe (\{.{1,16000}\}) \.\r?$", re.MULTILINE)
+# Up to the next such beginning and no further: a guest that says nothing else would cost a look at 16,000
+# characters for each.
+_LINE = re.compile(r"nestd-probe (\{(?:(?!nestd-probe \{).){1,16000}\}) \.\r?$", re.MULTILINE)
 # KVM_EXIT_*, include/uapi/linux/kvm.h.
 _REASONS = {8: "KVM_EXIT_SHUTDOWN", 17: "KVM_EXIT_INTERNAL_ERROR"}
 FAIL_ENTRY = 9
+_MAX_ERRNO = 4095  # include/linux/err.h
 
 
 class Spread(NamedTuple):
@@ -72,7 +76,9 @@ def exits(told: Mapping[str, object]) -> Exits | None:
 
 def _spread(value: object) -> Spread:
     match value:
-        case {"median": float(median), "low": float(low), "high": float(high), "rounds": int(rounds)}:
+        case {"median": float(median), "low": float(low), "high": float(high), "rounds": int(rounds)} if (
+            all(map(math.isfinite, (median, low, high))) and 0 < rounds < 1 << 32
+        ):
             return Spread(median, low, high, rounds)
     raise Malformed("the measurement is not what was expected")
 
@@ -82,7 +88,9 @@ def failure(told: Mapping[str, object]) -> Failure | None:
     match told.get("failed"):
         case None:
             return None
-        case {"stage": str(stage), "errno": int(number), "reason": int(reason), "detail": int(detail)}:
+        case {"stage": str(stage), "errno": int(number), "reason": int(reason), "detail": int(detail)} if (
+            0 <= number <= _MAX_ERRNO and 0 <= reason < 1 << 32 and 0 <= detail < 1 << 64
+        ):
             return Failure(stage, number, reason, detail)
     raise Malformed("the failure is not what was expected")
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from nestd.guests.probe.told import Exits
 from nestd.host.words import harmless
 from nestd.model import Extension
 
-_PANIC = re.compile(r"Kernel panic - not syncing.*(?=\n)")
+_PANIC = "Kernel panic - not syncing"
 _TAIL = 300
 _NESTED_PAGING = {Extension.SVM: "npt", Extension.VMX: "ept"}
 
@@ -51,8 +50,11 @@ def complete(text: str) -> bool:
 
 def panic(text: str) -> str:
     """The line in which the guest's kernel panicked; empty if it did not."""
-    found = _PANIC.search(text)
-    return _short(found[0]) if found else ""
+    # No regular expression: from each of these words it would look for the end of the line anew, and a guest
+    # can say them many times.
+    _, found, rest = text.partition(_PANIC)
+    line, whole, _ = rest.partition("\n")
+    return _short(found + line) if whole else ""
 
 
 def of(text: str, end: End, extension: Extension, cpu: str, limit: float) -> Verdict:

@@ -16,15 +16,21 @@ from xml.etree import ElementTree
 from tests.support.clients import ALICE, BOB, NOBODY, PATH, ROOT, Variant, options
 
 XML = Path(__file__).resolve().parents[3] / "data" / "org.nestd1.xml"
-MANAGER, GUEST = "org.nestd1.Manager", "org.nestd1.Guest"
+MANAGER, GUEST, LAB = "org.nestd1.Manager", "org.nestd1.Guest", "org.nestd1.Lab"
 RUNTIME, BOOT = "org.nestd1.set-runtime", "org.nestd1.set-boot"
 LAUNCH, MANAGE = "org.nestd1.launch", "org.nestd1.manage-guests"
+LAUNCH_RAW = "org.nestd1.launch-raw"
 KEPT = frozenset({RUNTIME, LAUNCH, MANAGE})  # for a while, in an active session
 
 REPLY = "reply"
 DENIED = "org.freedesktop.DBus.Error.AccessDenied"
 ASK = "org.freedesktop.DBus.Error.InteractiveAuthorizationRequired"
 TIMEOUT = "org.freedesktop.DBus.Error.Timeout"
+# What the town's machine gives to who may: its /dev/kvm is a file, and the tools for a probe are not there.
+BEYOND = {
+    "Verify": "org.nestd1.Error.VerifyFailed",
+    "MeasureExit": "org.nestd1.Error.NotSupported",
+}
 
 
 class Caller(StrEnum):
@@ -61,7 +67,7 @@ class Polkit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One way to call a method. `owner`: whose guest it is called on."""
+    """One way to call a method. `owner`: whose guest, or lab, it is called on."""
 
     label: str
     interface: str
@@ -72,7 +78,8 @@ class Request:
 
     @property
     def path(self) -> str:
-        return PATH if self.owner is None else f"{PATH}/guest/{self.owner.value}"
+        kind = "lab" if self.interface == LAB else "guest"
+        return PATH if self.owner is None else f"{PATH}/{kind}/{self.owner.value}"
 
 
 # The guest that Launch is asked for; those that are there are called as their owners are.
@@ -83,6 +90,7 @@ _NESTING = {
     "boot": options(scope="boot"),
     "dry": options(dry_run=True),
 }
+_ALONE = {"nodes": Variant("u", 1)}
 # Requests before which the driver is held, and the scope of a Disable that then waits for it, if one does.
 HELD = {"waits": "", "waiting": "both", "displaces": "runtime"}
 # How each method is called: the arguments, by a word for them.
@@ -99,7 +107,23 @@ _SAMPLES: dict[tuple[str, str], dict[str, list[Any]]] = {
     },
     (MANAGER, "Revert"): {"": [{}], "dry": [options(dry_run=True)], "displaces": [{}]},
     (MANAGER, "CancelPending"): {"": [], "waiting": []},
-    (MANAGER, "Launch"): {"": [NEW, {}], "user": [NEW, options(user="mail")]},
+    (MANAGER, "Launch"): {
+        "": [NEW, {}],
+        "raw": [NEW, {"extra-args": Variant("as", ["-rtc", "base=utc"])}],
+        "user": [NEW, options(user="mail")],
+    },
+    (MANAGER, "CreateLab"): {
+        "": [NEW, _ALONE],
+        "raw": [NEW, {**_ALONE, "extra-args": Variant("as", ["-rtc", "base=utc"])}],
+        "user": [NEW, {**_ALONE, **options(user="mail")}],
+    },
+    (MANAGER, "GetLab"): {"": [Caller.ACTIVE.value]},
+    (MANAGER, "Verify"): {"": [{}], "user": [options(user="mail")]},
+    (MANAGER, "MeasureExit"): {"": [{}]},
+    (MANAGER, "CheckCpu"): {"": [{}], "user": [options(user="mail")]},
+    (LAB, "Start"): {"": [{}]},
+    (LAB, "Stop"): {"": [{"timeout": Variant("t", 20)}]},
+    (LAB, "Remove"): {"": []},
     (GUEST, "Stop"): {"": [{"timeout": Variant("t", 20)}]},
     (GUEST, "Kill"): {"": []},
     (GUEST, "OpenConsole"): {"": []},
@@ -121,17 +145,24 @@ def requests() -> list[Request]:
         signature = "".join(
             arg.get("type", "") for arg in method.iter("arg") if arg.get("direction", "in") == "in"
         )
-        owners = (Caller.ACTIVE, Caller.OTHER) if interface == GUEST else (None,)
+        owners = (None,) if interface == MANAGER else (Caller.ACTIVE, Caller.OTHER)
+        called = f"Lab{member}" if interface == LAB else member
         for owner in owners:
             for word, body in _SAMPLES[interface, member].items():
-                label = ":".join(part for part in (member, word, owner and f"{owner}s") if part)
+                label = ":".join(part for part in (called, word, owner and f"{owner}s") if part)
                 found.append(Request(label, interface, member, signature, body, owner))
     return found
 
 
 def is_roots_alone(request: Request) -> bool:
     """Whether others are refused without anybody being asked."""
-    return request.label == "Launch:user"
+    return request.label in ("Launch:user", "CreateLab:user", "Verify:user", "CheckCpu:user")
+
+
+def lacks_account(request: Request, caller: Caller) -> bool:
+    """Whether it would run as the account nestd, which only the package makes."""
+    starts = ("Launch", "Launch:raw", "CreateLab", "CreateLab:raw", "Verify", "CheckCpu")
+    return caller is Caller.ROOT and request.label in starts
 
 
 def actions(request: Request, caller: Caller) -> tuple[str, ...]:
@@ -140,9 +171,11 @@ def actions(request: Request, caller: Caller) -> tuple[str, ...]:
         return ()
     if is_roots_alone(request):
         return ()
-    if request.interface == GUEST:
+    if request.interface in (GUEST, LAB):
         return (MANAGE,)
-    if request.member == "Launch":
+    if request.member in ("Launch", "CreateLab"):
+        return (LAUNCH_RAW,) if request.label.endswith(":raw") else (LAUNCH,)
+    if request.member in ("Verify", "MeasureExit", "CheckCpu"):
         return (LAUNCH,)
     if request.member in ("Enable", "Disable"):
         scopes = {"runtime": (RUNTIME,), "boot": (BOOT,)}
@@ -157,13 +190,14 @@ def actions(request: Request, caller: Caller) -> tuple[str, ...]:
 
 def expected(request: Request, caller: Caller, polkit: Polkit) -> str:
     """REPLY, or the name of the error."""
+    done = BEYOND.get(request.member, REPLY)
     if is_roots_alone(request) and caller is not Caller.ROOT:
         return DENIED
     if not actions(request, caller):
-        return REPLY
+        return done
     match polkit:
         case Polkit.ALLOWED | Polkit.GRANTED:
-            return REPLY
+            return done
         case Polkit.CHALLENGE | Polkit.UNATTENDED:
             return ASK
         case Polkit.HANGING:
@@ -179,6 +213,6 @@ def questions(request: Request, caller: Caller, polkit: Polkit) -> tuple[str, ..
 
 def changes(request: Request) -> bool:
     """Whether it changes something, if it is done."""
-    return request.member not in ("GetStatus", "Diagnose", "ListHolders", "GetGuest", "GetConsoleLog") and (
-        not request.label.endswith(":dry")
-    )
+    reading = ("GetStatus", "Diagnose", "ListHolders", "GetGuest", "GetLab", "GetConsoleLog")
+    proving = ("Verify", "MeasureExit", "CheckCpu")
+    return request.member not in (*reading, *proving) and not request.label.endswith(":dry")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A machine with nestd, two guests and four users, which is put back after each change."""
+"""A machine with nestd, two guests, two labs and four users, which is put back after each change."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stat import S_ISREG
 from types import TracebackType
 from typing import Any
 
-from tests.daemon.matrix.oracle import GUEST, HELD, NEW, Caller, Request
+from tests.daemon.matrix.oracle import GUEST, HELD, LAB, NEW, Caller, Request
 from tests.support import fakeqemu
-from tests.support.clients import PATH, Client, options
+from tests.support.clients import PATH, Client, Variant, options
 from tests.support.daemon import POLICY, Daemon
 from tests.support.fakesystemd import FakeSystemd
 from tests.support.logins import Login
@@ -25,6 +25,7 @@ ZZ = "/etc/modprobe.d/zz-nestd.conf"
 NESTED = "/sys/module/kvm_amd/parameters/nested"
 REFCNT = "/sys/module/kvm_amd/refcnt"
 OWNED = (Caller.ACTIVE, Caller.OTHER)
+USERS = {Caller.ACTIVE: "games", Caller.OTHER: "mail"}
 
 Snapshot = dict[str, object]
 
@@ -71,9 +72,10 @@ class Town:
 
     def prepare(self, request: Request) -> Snapshot:
         """Make sure that the request would change something; what there is before it."""
+        self._prepare_labs(stopped=request.owner if request.label.startswith("LabStart") else None)
         guests = self.guests()
         for name in guests:
-            if name not in {owner.value for owner in OWNED}:
+            if name not in {name for owner in OWNED for name in (owner.value, f"{owner.value}-1")}:
                 self.kill(name)
                 # It would be gone with the guest's own mount namespace.
                 self.tree.path(f"/run/nestd/console/{name}").unlink()
@@ -99,13 +101,16 @@ class Town:
     def snapshot(self) -> Snapshot:
         """Everything that a call could have changed: files, modules, tools that ran, units, guests."""
         found: Snapshot = {}
+        guests = self.guests()
         for folder in ("etc", "sys", "run", "var", "proc", "lib"):
             for path in (self.tree.top / folder).rglob("*"):
+                if path.parent.name == "registry" and path.stem not in guests:
+                    continue  # the record of one that has ended, which goes by itself
                 mode = path.lstat().st_mode
                 found[f"{path}"] = (mode, path.read_bytes() if S_ISREG(mode) else b"")
         found["tools"] = [call for call in self.tools.calls() if call[0] in ("modprobe", "rmmod")]
         found["units"] = sorted(self._units())
-        found["guests"] = self.guests()
+        found["guests"] = guests
         return found
 
     def assert_untouched(self, before: Snapshot) -> None:
@@ -114,9 +119,16 @@ class Town:
         assert {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} == set()
 
     def guests(self) -> dict[str, dict[str, Any]]:
-        """The properties of each guest, by its name."""
+        """The properties of each guest that runs, by its name."""
         [objects] = self.root.call("GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
-        return {found[GUEST]["Name"]: found[GUEST] for found in objects.values() if GUEST in found}
+        guests = {found[GUEST]["Name"]: found[GUEST] for found in objects.values() if GUEST in found}
+        # Those that have ended are shown for a while.
+        return {name: found for name, found in guests.items() if not found["Ended"]}
+
+    def labs(self) -> dict[str, dict[str, Any]]:
+        """The properties of each lab, by its name."""
+        [objects] = self.root.call("GetManagedObjects", interface="org.freedesktop.DBus.ObjectManager")
+        return {found[LAB]["Name"]: found[LAB] for found in objects.values() if LAB in found}
 
     def launch(self, name: str, user: str) -> None:
         """Start a guest, as root."""
@@ -139,7 +151,14 @@ class Town:
 
     def assert_done(self, request: Request, caller: Caller, before: Snapshot) -> None:
         """What was asked for is there, and nothing else."""
-        if request.member in ("Enable", "Disable"):
+        if request.interface == LAB:
+            assert request.owner is not None
+            states = {owner.value: "running" for owner in OWNED}
+            states[request.owner.value] = {"Start": "running", "Stop": "stopped"}.get(request.member, "gone")
+            assert {name: lab["State"] for name, lab in self.labs().items()} == {
+                name: state for name, state in states.items() if state != "gone"
+            }
+        elif request.member in ("Enable", "Disable"):
             scope, on = request.label.partition(":")[2], request.member == "Enable"
             done_now = self.tree.read(NESTED) == f"{on:d}\n"
             done_for_boot = f"nested={on:d}" in (self.tree.root.read(ZZ) or "")
@@ -159,13 +178,17 @@ class Town:
             assert self.tree.root.exists(ZZ) == request.label.endswith(":dry")
             assert (self.tree.read(NESTED), self.root.get("PendingChange")) == ("1\n", "")
             assert self.snapshot()["units"] == before["units"]
-        elif request.member == "Launch":
-            owner = Caller.OTHER if request.label == "Launch:user" else caller
-            assert self.guests()[NEW]["Owner"] == owner.uid
+        elif request.member in ("Launch", "CreateLab"):
+            owner = Caller.OTHER if request.label.endswith(":user") else caller
+            made = self.guests() if request.member == "Launch" else self.labs()
+            assert made[NEW]["Owner"] == owner.uid
         elif request.member == "CancelPending":
             assert self.root.get("PendingChange") == ""
         elif request.member in ("Stop", "Kill"):
-            assert set(self.guests()) == {owner.value for owner in OWNED if owner is not request.owner}
+            nodes = {f"{owner.value}-1" for owner in OWNED}
+            assert set(self.guests()) - nodes == {
+                owner.value for owner in OWNED if owner is not request.owner
+            }
         else:
             self.assert_untouched(before)
         # QEMU takes as many consoles as it has room for, and the fake one reads none.
@@ -173,8 +196,29 @@ class Town:
             assert request.owner is not None
             self.kill(request.owner.value)
 
+    def _prepare_labs(self, stopped: Caller | None) -> None:
+        """Each owner has a lab that runs, but for the one that is to be stopped, and there is no other."""
+        labs = self.labs()
+        for name in labs:
+            if name not in {owner.value for owner in OWNED}:
+                self.root.call("Remove", path=f"{PATH}/lab/{name}", interface=LAB)
+                self.tree.path(f"/run/nestd/console/{name}-1").unlink()
+        for owner in OWNED:
+            how: dict[str, Any] = {"path": f"{PATH}/lab/{owner.value}", "interface": LAB}
+            state = labs[owner.value]["State"] if owner.value in labs else ""
+            if not state:
+                self.root.call(
+                    "CreateLab",
+                    "sa{sv}",
+                    [owner.value, {"nodes": Variant("u", 1), **options(user=USERS[owner])}],
+                )
+            elif owner is stopped and state != "stopped":
+                self.root.call("Stop", "a{sv}", [{}], **how)
+            elif owner is not stopped and state != "running":
+                self.root.call("Start", "a{sv}", [{}], **how)
+
     def _launch(self, owner: Caller) -> None:
-        self.launch(owner.value, {Caller.ACTIVE: "games", Caller.OTHER: "mail"}[owner])
+        self.launch(owner.value, USERS[owner])
         # The guest's own mount namespace, in which its console's log lies, is the tree.
         process = self.tree.path(f"/proc/{self.guests()[owner.value]['Pid']}")
         if process.exists():

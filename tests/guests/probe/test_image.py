@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nestd.errors import Failed
+from nestd.errors import VerifyFailed
 from nestd.guests.probe.image import FOLDER, Image, image
 from nestd.host.commands import Commands
 from nestd.host.kmod import Kmod
@@ -129,7 +129,7 @@ def test_a_builtin_driver_needs_no_module(tree: Tree, tmp_path: Path) -> None:
 
 
 def refusal(tree: Tree, *without: str) -> str:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(VerifyFailed) as caught:
         loop.run(image(host(tree, *without), "kvm_amd", "svm"))
     return str(caught.value)
 
@@ -158,6 +158,18 @@ def test_a_tool_that_fails_leaves_nothing(tree: Tree) -> None:
     gzip_tool = tree.path("/tools/gzip")
     gzip_tool.write_text("#!/bin/sh\necho No space left >&2; exit 1\n")
     gzip_tool.chmod(0o755)
-    with pytest.raises(Failed, match="cannot be built: gzip: No space left"):
+    with pytest.raises(VerifyFailed, match="cannot be built: gzip: No space left"):
         loop.run(image(broken, "kvm_amd", "svm"))
     assert list(tree.path(FOLDER).iterdir()) == []
+
+
+def test_a_kernel_that_cannot_be_lent_leaves_nothing(tree: Tree) -> None:
+    tree.path(f"/boot/vmlinuz-{RELEASE}").chmod(0o600)
+    broken = host(tree)
+    tool = tree.path("/tools/install")
+    tool.unlink()
+    tool.write_text('#!/bin/sh\nfor last; do :; done\necho half > "$last"; echo No space left >&2; exit 1\n')
+    tool.chmod(0o755)
+    with pytest.raises(VerifyFailed, match="cannot be built: install: No space left"):
+        loop.run(image(broken, "kvm_amd", "svm"))
+    assert [path.name for path in tree.path(FOLDER).glob("kernel-*")] == []

@@ -28,11 +28,19 @@ def test_what_a_guest_says_costs_nothing_but_itself(hostile: str) -> None:
     assert told.merged(f"nestd-probe {hostile} .\n" + line({"end": True})) == {"end": True}
 
 
+def test_a_line_that_was_cut_short_by_another_does_not_take_that_with_it() -> None:
+    """Nor is it looked at further than that: a guest that only begins lines costs one pass over them."""
+    assert told.merged('nestd-probe {"loaded": tr' + line({"end": True})) == {"end": True}
+
+
 def test_the_two_numbers() -> None:
     spread = Spread(2.5, 2.0, 3.0, 7)
     assert told.exits(told.merged(line({"kernel": SPREAD}) + line({"user": SPREAD}))) == Exits(spread, spread)
     assert told.exits({"kernel": SPREAD}) is None
-    bads: tuple[object, ...] = ({"median": "much"}, [], {**SPREAD, "low": None})
+    bads: tuple[object, ...] = (
+        *({"median": "much"}, [], {**SPREAD, "low": None}, {**SPREAD, "rounds": 1 << 32}),
+        *({**SPREAD, "rounds": 0}, {**SPREAD, "high": float("inf")}, {**SPREAD, "median": float("nan")}),
+    )
     for bad in bads:
         with pytest.raises(Malformed):
             told.exits({"kernel": SPREAD, "user": bad})
@@ -68,5 +76,8 @@ def test_what_failed_is_said_in_words(failed: Failure, said: str) -> None:
 def test_no_failure_and_a_strange_one() -> None:
     assert told.failure({}) is None
     assert told.words(Failure("moon", 0, 0, 0)) == "KVM failed in a way that is not known here"
-    with pytest.raises(Malformed):
-        told.failure({"failed": {"stage": 5}})
+    strange = {"stage": "vm", "errno": 1 << 40, "reason": 0, "detail": 0}
+    bads = ({"stage": 5}, strange, {**strange, "errno": -1}, {**strange, "errno": 0, "detail": 1 << 64})
+    for bad in bads:
+        with pytest.raises(Malformed):
+            told.failure({"failed": bad})

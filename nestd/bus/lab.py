@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""org.nestd1.Lab, one object a lab: converts and delegates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from nestd.bus import boundary, guest, manager
+from nestd.bus.exported import Call, Handler, no_request
+from nestd.guests.lab import LabView
+from nestd.guests.labs import Labs
+from nestd.model import Extension
+
+INTERFACE = "org.nestd1.Lab"
+PATH = f"{manager.PATH}/lab"
+
+
+class Lab:
+    """The object of the lab `view`. `owner` and `name` are what authorization asks for.
+
+    `ready` gives the extension, where guests can be started now that need it, or need it not.
+    """
+
+    interface = INTERFACE
+
+    def __init__(self, labs: Labs, ready: Callable[[bool], Awaitable[Extension]], view: LabView) -> None:
+        self._labs = labs
+        self._ready = ready
+        self._view = view
+        self.methods: Mapping[str, Handler] = {
+            "Start": Handler(_nothing, self._start),
+            "Stop": Handler(guest.timeout, self._stop),
+            "Remove": Handler(no_request, self._remove),
+        }
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return self._view.name
+
+    @property
+    def owner(self) -> int:
+        """The uid that needs no authorization for this lab."""
+        return self._view.owner
+
+    @property
+    def state(self) -> LabView:
+        """What the properties are made of."""
+        return self._view
+
+    def update(self, view: LabView) -> dict[str, Any]:
+        """Take how the lab is now; the properties that are now otherwise."""
+        before = self.properties()
+        self._view = view
+        return {name: value for name, value in self.properties().items() if value != before[name]}
+
+    def properties(self) -> dict[str, Any]:
+        """Every property, from the last view."""
+        view = self._view
+        return {
+            "Name": view.name,
+            "Owner": view.owner,
+            "State": str(view.state),
+            "Subnet": view.subnet,
+            "Nodes": [
+                (each.name, each.address, each.mac, manager.guest_path(each.guest) if each.guest else "/")
+                for each in view.nodes
+            ],
+            "Created": view.created,
+        }
+
+    async def _start(self, _: None, __: Call) -> Sequence[Any]:
+        await self._labs.start(self.name, await self._ready(self._view.require_nesting))
+        return []
+
+    async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:
+        await self._labs.stop(self.name, seconds)
+        return []
+
+    async def _remove(self, _: None, __: Call) -> Sequence[Any]:
+        await self._labs.remove(self.name)
+        return []
+
+
+def _nothing(call: Call) -> None:
+    boundary.options(call.arguments[0], {})

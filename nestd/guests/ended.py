@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The guests that have ended lately, kept for those who ask what became of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from nestd import log
+from nestd.guestmodel import GuestRecord
+from nestd.guests import records
+from nestd.host.root import Root
+from nestd.loop import Handle, running
+
+KEPT = 64
+SECONDS = 300.0
+
+
+class _Held(NamedTuple):
+    record: GuestRecord
+    timer: Handle
+
+
+class Ended:
+    """At most KEPT guests, for SECONDS each, the oldest go first; their records are files for the next nestd.
+
+    `forgotten` is told of each that goes.
+    """
+
+    def __init__(self, root: Root, forgotten: Callable[[GuestRecord], None]) -> None:
+        self._root = root
+        self._forgotten = forgotten
+        self._held: dict[str, _Held] = {}
+
+    def get(self, name: str) -> GuestRecord | None:
+        """The guest of that name that has ended lately, if there is one."""
+        held = self._held.get(name)
+        return held.record if held else None
+
+    def keep(self, record: GuestRecord) -> bool:
+        """Keep a guest that has ended; False: that was too long ago."""
+        left = SECONDS - (time.time_ns() // 1000 - record.ended) / 1e6
+        if left <= 0:
+            self._remove(record.name)
+            return False
+        while len(self._held) >= KEPT:
+            self.forget(min(self._held.values(), key=lambda held: held.record.ended).record.name)
+        self._save(record)
+        # A clock that was put back keeps nobody here for longer.
+        timer = running().call_later(min(left, SECONDS), self.forget, record.name)
+        self._held[record.name] = _Held(record, timer)
+        return True
+
+    def learn(self, record: GuestRecord, last_words: tuple[str, ...]) -> GuestRecord | None:
+        """Take in the last words of `record`; what is kept then, None if it is gone."""
+        if self.get(record.name) != record:
+            return None
+        told = record._replace(last_words=last_words)
+        self._held[record.name] = _Held(told, self._held[record.name].timer)
+        self._save(told)
+        return told
+
+    def displace(self, name: str) -> None:
+        """A new guest has taken the name, and the file: forget the old one, if there is one."""
+        held = self._held.pop(name, None)
+        if held:
+            held.timer.cancel()
+            self._forgotten(held.record)
+
+    def forget(self, name: str) -> None:
+        """Forget a guest and its file."""
+        self._remove(name)
+        self.displace(name)
+
+    def close(self) -> None:
+        """Forget nobody any more: the next nestd does."""
+        for held in self._held.values():
+            held.timer.cancel()
+        self._held.clear()
+
+    def _save(self, record: GuestRecord) -> None:
+        try:
+            records.save(self._root, record)
+        except OSError as error:
+            log.warning(f"What became of the guest {record.name} cannot be kept for the next nestd: {error}")
+            self._remove(record.name)  # what is there says that it runs
+
+    def _remove(self, name: str) -> None:
+        try:
+            records.remove(self._root, name)
+        except OSError as error:
+            log.warning(f"The record of the guest {name}, which is gone, could not be removed: {error}")

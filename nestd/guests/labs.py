@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Labs: created, started, stopped, removed. What fails leaves nothing; what was cut short is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from nestd import log, tasks
+from nestd.errors import AccessDenied, BusError, CallFailed, Failed, LabExists, LabNotFound, LaunchFailed
+from nestd.guestmodel import GuestRecord, GuestSpec
+from nestd.guests import lab as values
+from nestd.guests import labdisks, lablimits, labstore
+from nestd.guests.lab import LabView
+from nestd.guests.livelab import Ground, LiveLab
+from nestd.model import Extension
+
+# What somebody who starts, stops or removes a lab waits for.
+_JOINED, _SETTLED = "joined", "settled"
+
+
+class Told(Protocol):
+    """Who is told of labs, on the loop."""
+
+    def added(self, view: LabView) -> None:
+        """It is there."""
+
+    def changed(self, view: LabView) -> None:
+        """It is otherwise than before."""
+
+    def removed(self, view: LabView) -> None:
+        """It is there no more."""
+
+
+class Labs:
+    """All labs by their names."""
+
+    def __init__(self, ground: Ground, told: Told) -> None:
+        self._ground = ground
+        self._told = told
+        self._labs: dict[str, LiveLab] = {}
+        self._views: dict[str, LabView] = {}
+        self._creating: dict[str, int] = {}  # and whose
+        self._tasks: set[tasks.Task[None]] = set()
+
+    def get(self, name: str) -> LabView:
+        """The lab of that name. LabNotFound."""
+        return self._live(name).view()
+
+    async def restore(self) -> None:
+        """Take up the labs of an earlier nestd. CallFailed, OSError."""
+        for lab in await tasks.to_thread(labstore.load_all, self._ground.root):
+            live = LiveLab(self._ground, lab)
+            await live.segment.find()
+            self._add(live)
+
+    def settle(self) -> None:
+        """Begin to settle what an earlier nestd has left half done."""
+        for live in self._labs.values():
+            if live.lab.doing or live.segment.runs:
+                self._run(self._settle(live))
+
+    def refresh(self) -> None:
+        """Look at the guests again, as one has changed."""
+        for live in list(self._labs.values()):
+            self._look(live)
+
+    async def create(self, name: str, user: str, options: Mapping[str, Any], extension: Extension) -> LabView:
+        """Make a lab and start its nodes; `options` are CreateLab's, without `user`.
+
+        LabExists, LimitsExceeded, Failed, InvalidArgs, and what Launcher.launch raises; then, and when
+        cancelled, nothing of it is left.
+        """
+        if name in self._labs or name in self._creating:
+            raise LabExists(f"There is a lab {name} already: remove it, or choose another name.")
+        self._creating[name] = -1
+        try:
+            account, _ = await self._ground.launcher().account(user)
+            self._creating[name] = account.uid
+            owners = [*(each.lab.owner for each in self._labs.values()), *self._creating.values()]
+            lablimits.check(self._ground.root, name, account.uid, owners)
+            live = LiveLab(self._ground, values.new(name, account.uid, user, options))
+            await labdisks.remove(self._ground.root, self._ground.units, name)
+            try:
+                live.note()
+                await live.run(live.lab.numbers, extension, new=True)
+                live.note(doing="", begun=())
+            except BaseException:
+                await self._undo(self._uncreate(live))
+                raise
+        finally:
+            del self._creating[name]
+        self._add(live)
+        return live.view()
+
+    async def start(self, name: str, extension: Extension) -> None:
+        """Start the nodes that do not run. LabNotFound, Busy, Failed, and what Launcher.launch raises.
+
+        Then those that it started are gone again.
+        """
+        live = await self._quiet(name)
+        with self._alone(live, "started"):
+            if live.lab.doing:
+                raise Failed(f"The lab {name} is only half there: remove it.")
+            running = live.running()
+            missing = tuple(each for each in live.lab.numbers if values.node(live.lab, each) not in running)
+            if running and not live.segment.runs:
+                raise Failed(
+                    f"The segment of the lab {name} has ended under its guests: stop the lab, then start it."
+                )
+            live.note(doing="start", begun=missing)
+            try:
+                await live.run(missing, extension, new=False)
+                live.note(doing="", begun=())
+            except BaseException:
+                await self._undo(live.unstart())
+                raise
+
+    async def stop(self, name: str, limit: float) -> None:
+        """Press the power buttons; after `limit` seconds stop what still runs.
+
+        LabNotFound, Busy, Timeout, Failed.
+        """
+        live = await self._quiet(name)
+        with self._alone(live, "stopped"):
+            await live.halt(limit)
+
+    async def remove(self, name: str) -> None:
+        """Stop a lab at once and forget it with its disks.
+
+        LabNotFound, Busy, Timeout, Failed; LaunchFailed: that it begins cannot be noted.
+        """
+        await self._undo(self._remove(await self._quiet(name)))
+
+    async def join(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
+        """Launch a guest into the running lab that its network names, of the same owner.
+
+        LabNotFound, AccessDenied, and what Launcher.launch raises.
+        """
+        live = self._live(spec.network.lab)
+        account, _ = await self._ground.launcher().account(spec.user)
+        if live.lab.owner != account.uid:
+            raise AccessDenied(
+                f"The lab {live.lab.name} belongs to somebody else: only its owner's guests join it."
+            )
+        await live.idle()
+        with self._alone(live, _JOINED):
+            if not live.segment.runs:
+                raise LaunchFailed(
+                    f"The lab {live.lab.name} does not run: start it first (`nestctl lab start`)."
+                )
+            return await live.join(spec, extension)
+
+    async def close(self) -> None:
+        """Stop following; the labs go on."""
+        for task in self._tasks:
+            task.cancel()
+        await tasks.wait(self._tasks)
+        for live in self._labs.values():
+            await live.segment.close()
+
+    def _live(self, name: str) -> LiveLab:
+        if name not in self._labs:
+            raise LabNotFound(f"There is no lab {name!a}: `nestctl lab list` names those that are.")
+        return self._labs[name]
+
+    async def _quiet(self, name: str) -> LiveLab:
+        """The lab of that name, when nestd itself is done with what it does to it. LabNotFound."""
+        await self._live(name).idle(_JOINED, _SETTLED)
+        return self._live(name)
+
+    def _add(self, live: LiveLab) -> None:
+        self._labs[live.lab.name] = live
+        self._views[live.lab.name] = live.view()
+        live.segment.on_end = self.refresh
+        self._told.added(live.view())
+
+    def _look(self, live: LiveLab) -> None:
+        self._tell(live)
+        if live.segment.runs and not live.running() and not live.busy:
+            self._run(self._settle(live))
+
+    def _tell(self, live: LiveLab) -> None:
+        before, now = self._views[live.lab.name], live.view()
+        if before != now:
+            self._views[live.lab.name] = now
+            self._told.changed(now)
+
+    @contextmanager
+    def _alone(self, live: LiveLab, doing: str) -> Iterator[None]:
+        try:
+            with live.alone(doing):
+                yield
+        finally:
+            if self._labs.get(live.lab.name) is live:
+                self._look(live)
+
+    async def _undo(self, work: Coroutine[Any, Any, None]) -> None:
+        """Go on to its end even if whoever waits for it is cancelled (again)."""
+        await self._run(work)
+
+    async def _remove(self, live: LiveLab) -> None:
+        with self._alone(live, "removed"):
+            live.note(doing="remove")
+            await live.erase()
+            del self._labs[live.lab.name]
+        self._told.removed(self._views.pop(live.lab.name))
+
+    async def _uncreate(self, live: LiveLab) -> None:
+        try:
+            await live.erase()
+        except BusError as error:
+            log.error(
+                f"The lab {live.lab.name} could not be made, and what is left of it not be removed: {error}"
+            )
+            self._add(live)
+
+    async def _settle(self, live: LiveLab) -> None:
+        """Undo what was cut short; with no guest left, end the segment."""
+        await live.idle()
+        name, doing = live.lab.name, live.lab.doing
+        if self._labs.get(name) is not live:
+            return  # it was removed meanwhile
+        try:
+            with live.alone(_SETTLED):
+                if doing in ("create", "remove"):
+                    await live.erase()
+                    del self._labs[name]
+                elif doing == "start":
+                    await live.unstart()
+                elif await live.forsaken():
+                    await live.segment.stop()
+        except (BusError, CallFailed) as error:
+            log.error(
+                f"The lab {name} was left in the middle of something, and could not be settled: {error}"
+            )
+            return
+        if name in self._labs:
+            self._tell(live)
+        else:
+            self._told.removed(self._views.pop(name))
+        if doing:
+            log.info(f"The lab {name} was settled: an earlier nestd ended before its {doing} did.")
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> tasks.Task[None]:
+        task = tasks.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

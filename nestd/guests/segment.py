@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A lab's segment: QEMU as a hub for frames (text/qemuhub.py), a unit of the lab's owner.
+
+Each guest gets one end of a pair of sockets, the hub the other one over its monitor. So there is no bridge,
+no device and no right of root's in it, nor does a guest need to connect(2); and the hub outlives nestd.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from nestd import tasks
+from nestd.errors import CallFailed, LaunchFailed, Malformed
+from nestd.guestmodel import GuestSpec
+from nestd.guests import emulator, labplaces, sandbox
+from nestd.host import words
+from nestd.host.accounts import Account
+from nestd.host.commands import Commands
+from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
+from nestd.host.root import Root
+from nestd.host.units import JobFailed, UnitExists, Units, UnitWatch
+from nestd.text import qemuhub
+from nestd.wire.library import Variant
+
+# Seconds, as for a guest.
+_LISTEN_LIMIT = 30.0
+_LISTEN_PAUSE = 0.02
+_END_LIMIT = 20.0
+# Bytes: QEMU itself, and what nodes have sent and others have not read yet.
+_MEMORY = 256 << 20
+_TASKS = 16
+
+
+class Segment:
+    """The segment of the lab `lab`, whose owner is the uid `owner`. `path` is where QEMU is, as PATH has it.
+
+    One task at a time.
+    """
+
+    def __init__(self, root: Root, commands: Commands, units: Units, path: str, lab: str, owner: int) -> None:
+        self._root = root
+        self._commands = commands
+        self._units = units
+        self._path = path
+        self._lab = lab
+        self._owner = owner
+        self._watch: UnitWatch | None = None
+        self.on_end: Callable[[], None] | None = None  # called when it has ended, by itself or not
+
+    @property
+    def runs(self) -> bool:
+        """Whether guests can be plugged in."""
+        return self._watch is not None and not self._watch.ended.done()
+
+    async def find(self) -> None:
+        """Take up the unit that an earlier nestd started, if it runs. CallFailed."""
+        watch = await self._units.follow(labplaces.unit(self._lab))
+        watch.settle(await self._units.properties(watch.unit))
+        if watch.ended.done():
+            await watch.close()
+        else:
+            self._take(watch)
+
+    async def start(self, account: Account) -> None:
+        """Start it, unless it runs. LaunchFailed; then, and when cancelled, `stop` leaves nothing of it."""
+        if self.runs:
+            return
+        try:
+            await self.stop()
+            watch = await self._units.follow(labplaces.unit(self._lab))
+            self._take(watch)
+            await self._start(watch, account)
+        except CallFailed as error:
+            raise LaunchFailed(
+                f"systemd refused to start {labplaces.unit(self._lab)}: {error.text}"
+            ) from error
+
+    async def _start(self, watch: UnitWatch, account: Account) -> None:
+        runtime = self._root.path(labplaces.runtime(self._lab))
+        argv = [emulator.find(self._root, self._path), *qemuhub.arguments(self._lab, runtime)]
+        try:
+            await self._units.reset_failed(watch.unit)
+            await self._units.start_transient(watch.unit, _properties(self._lab, account, argv))
+            watch.settle(await self._units.properties(watch.unit))
+            await self._greet()
+        except UnitExists as error:
+            await self.close()
+            raise LaunchFailed(
+                f"There is a unit {watch.unit} that nestd did not start: stop it first."
+            ) from error
+        except (JobFailed, LaunchFailed) as error:
+            watch.settle(await self._units.properties(watch.unit))
+            await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else _END_LIMIT)
+            why = await words.last_words(self._commands, watch.known)
+            raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error
+
+    async def plug(self, guest: str) -> socket.socket:
+        """A new port; the guest's end of it is the caller's to close. LaunchFailed."""
+        ours, its = socket.socketpair()
+        try:
+            async with await self._monitor() as monitor:
+                await self._drop(monitor, guest)
+                await monitor.execute("getfd", {"fdname": qemuhub.cable(guest)}, its.fileno())
+                await monitor.execute("netdev_add", qemuhub.add_cable(guest))
+                await monitor.execute("netdev_add", qemuhub.add_port(guest))
+        except BaseException as error:
+            ours.close()
+            if not isinstance(error, OSError | QmpRefused | Malformed):
+                raise
+            raise LaunchFailed(
+                f"{guest} cannot be plugged into the lab {self._lab}: {_why(error)}."
+            ) from error
+        finally:
+            its.close()
+        return ours
+
+    async def unplug(self, guests: Sequence[str]) -> None:
+        """Take the ports of guests away that are gone. A segment that is gone has none. LaunchFailed."""
+        if not self.runs or not guests:
+            return
+        try:
+            async with await self._monitor() as monitor:
+                for guest in guests:
+                    await self._drop(monitor, guest)
+        except (OSError, QmpRefused, Malformed) as error:
+            raise LaunchFailed(
+                f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
+            ) from error
+
+    async def stop(self) -> None:
+        """Leave nothing of it; none is fine. CallFailed: it is still followed, and can be stopped again."""
+        watch = self._watch
+        if watch is None:
+            return
+        watch.settle(await self._units.properties(watch.unit))
+        await self._units.stop(watch.unit)
+        await tasks.wait([watch.ended], _END_LIMIT)
+        if not watch.ended.done():
+            await self._units.kill(watch.unit, signal.SIGKILL)
+        await self._units.reset_failed(watch.unit)
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop following it; it goes on."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            await watch.close()
+
+    def _take(self, watch: UnitWatch) -> None:
+        self._watch = watch
+        watch.ended.add_done_callback(self._over)
+
+    def _over(self, ended: tasks.Future[Mapping[str, Any]]) -> None:
+        if self.on_end is not None and not ended.cancelled():
+            self.on_end()
+
+    async def _drop(self, monitor: QmpSocket, guest: str) -> None:
+        for name in (qemuhub.port(guest), qemuhub.cable(guest)):
+            try:
+                await monitor.execute("netdev_del", {"id": name})
+            except QmpRefused:
+                continue  # there is none, or netdev_add says what is wrong
+
+    async def _greet(self) -> None:
+        """Have it said that it is there. LaunchFailed."""
+        try:
+            async with await self._monitor():
+                pass
+        except (OSError, QmpRefused, Malformed) as error:
+            raise LaunchFailed(
+                f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
+            ) from error
+
+    async def _monitor(self) -> QmpSocket:
+        """A connection to the monitor. LaunchFailed."""
+        path = self._root.path(labplaces.qmp(self._lab))
+        try:
+            async with tasks.timeout(_LISTEN_LIMIT):
+                while self.runs:
+                    try:
+                        return QmpSocket(connect(path, self._owner))
+                    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
+                        await tasks.sleep(_LISTEN_PAUSE)
+            raise ConnectionResetError(errno.ECONNRESET, "it has ended")
+        except (OSError, NotTheGuest) as error:
+            raise LaunchFailed(
+                f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
+            ) from error
+
+
+def _why(error: BaseException) -> object:
+    return "it does not answer in time" if isinstance(error, TimeoutError) else error
+
+
+def _properties(lab: str, account: Account, argv: Sequence[str]) -> list[tuple[str, Variant]]:
+    """A guest's sandbox, without KVM, files and a console."""
+    otherwise = {
+        "Description": Variant("s", f"nestd lab {lab}"),
+        "RuntimeDirectory": Variant("as", [f"{labplaces.RUNTIME_DIRECTORY}/{lab}"]),
+        "MemoryMax": Variant("t", _MEMORY),
+        "TasksMax": Variant("t", _TASKS),
+        "DeviceAllow": Variant("a(ss)", []),
+        "ProtectHome": Variant("s", "yes"),
+        "TemporaryFileSystem": Variant("a(ss)", []),
+    }
+    guests = sandbox.properties(GuestSpec(lab, account.name), account, argv, kvm_group=False)
+    return [(name, otherwise.get(name, value)) for name, value in guests]

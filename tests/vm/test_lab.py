@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A lab, all of it real: two nodes hear each other, nestd is killed meanwhile, and nothing is left of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.machine import Machine
+
+INIT = Path(__file__).parent / "baked/node-init"
+# The other tests' guest with a network card and another /init: the kernel unpacks one archive after another.
+NODE = r"""
+mkdir -p /tmp/node/modules
+cp /tmp/in/node-init /tmp/node/init
+chmod 755 /tmp/node/init
+for module in virtio_pci virtio_net button evdev; do
+    modprobe --show-depends "$module" | sed -n 's/^insmod //p'
+done | awk '!seen[$1]++ { print $1 }' | while read -r path; do
+    cp "$path" /tmp/node/modules
+    basename "$path"
+done > /tmp/order
+mv /tmp/order /tmp/node/modules/order
+cd /tmp/node
+find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > /tmp/more.cpio.gz
+cat /usr/share/nestd-test/guest.cpio.gz /tmp/more.cpio.gz > /var/tmp/node.cpio.gz
+chmod 644 /var/tmp/node.cpio.gz
+"""
+OPTIONS = (
+    "--memory 128M --kernel /boot/vmlinuz --initrd /var/tmp/node.cpio.gz "
+    "--append 'console=ttyS0 quiet node.name=%n node.address=%a'"
+)
+UNITS = "systemctl list-units --all --no-legend --plain 'nestd-guest-*' 'nestd-lab-*' 'nestd-clean-*'"
+
+
+@pytest.fixture
+def nodes(machine: Machine) -> Machine:
+    """The machine, with an initramfs for nodes."""
+    machine.push(INIT, to="/tmp/in")
+    machine.sh(NODE)
+    return machine
+
+
+def lab(machine: Machine, name: str = "town") -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(machine.out("nestctl", "--json", "lab", "show", name))
+    return shown
+
+
+def says(machine: Machine, guest: str, words: str) -> None:
+    """Wait until the guest's console has those words."""
+    machine.sh(
+        f"set +o pipefail; timeout 400 nestctl console {guest} < /dev/null | grep -m1 -a '^{words}'",
+        timeout=430,
+    )
+
+
+def left(machine: Machine) -> list[str]:
+    """What there is of labs and guests, beside the emptied folders themselves."""
+    folders = "/run/nestd/guests /run/nestd/labs /var/lib/nestd-labs /var/lib/nestd/labs"
+    files = machine.sh(f"for folder in {folders}; do [ ! -d $folder ] || find $folder -mindepth 1; done")
+    return [*files.stdout.splitlines(), *machine.sh(UNITS).stdout.splitlines()]
+
+
+def test_two_nodes_hear_each_other(nodes: Machine) -> None:
+    machine = nodes
+    machine.sh("qemu-img create -q -f raw /home/alice/base.raw 16M; chown alice /home/alice/base.raw")
+    made = machine.sh(
+        f"nestctl lab create town --user alice --disk path=/home/alice/base.raw,format=raw {OPTIONS}",
+        timeout=400,
+    )
+    assert "10.77.0.2/24" in made.stdout and "running" in made.stdout, made
+    alice = machine.out("id", "-u", "alice")
+    assert machine.out("stat", "-c", "%u %a", "/var/lib/nestd-labs/town") == f"{alice} 700"
+    assert machine.out("ls", "/var/lib/nestd-labs/town").split() == ["1-0.qcow2", "2-0.qcow2"]
+
+    # The segment is as closed as a guest, and holds no driver.
+    machine.run(["systemd-analyze", "security", "--threshold=20", "nestd-lab-town.service"])
+    pid = machine.out("systemctl", "show", "-P", "MainPID", "nestd-lab-town.service")
+    assert machine.out("stat", "-c", "%u", f"/proc/{pid}") == alice
+    assert "/dev/kvm" not in machine.sh(f"readlink /proc/{pid}/fd/*").stdout
+
+    machine.sh("systemctl kill --signal=KILL nestd.service; sleep 1; systemctl start nestd.service")
+    assert lab(machine)["state"] == "running"
+    says(machine, "town-1", "node-hears town-1 10.77.0.2")
+    says(machine, "town-2", "node-hears town-2 10.77.0.1")
+
+    # A node that comes again is heard again, by way of a nestd that did not make the segment.
+    machine.sh("nestctl kill town-2")
+    assert lab(machine)["state"] == "partial"
+    machine.sh("nestctl lab start town", timeout=400)
+    says(machine, "town-2", "node-hears town-2 10.77.0.1")
+
+    machine.sh("nestctl lab stop town --timeout 60", timeout=400)
+    assert lab(machine)["state"] == "stopped"
+    assert machine.sh(UNITS).stdout == ""
+    machine.sh("systemctl restart nestd.service")
+    assert machine.sh("nestctl lab list").stdout.split()[-4:] == ["0", "of", "2", "run"]
+    machine.sh("nestctl lab start town", timeout=400)
+    # Whatever the owner's own processes have put there goes, and nothing else.
+    machine.sh(
+        "ln -s /home/alice /var/lib/nestd-labs/town/home; mkdir -m 1755 -p /var/lib/nestd-labs/town/a/b/c",
+        user="alice",
+    )
+    machine.sh("nestctl lab remove town", timeout=400)
+    assert left(machine) == []
+    assert machine.sh("test -s /home/alice/base.raw; ls /home/alice").code == 0
+    assert machine.sh("systemctl --failed --no-legend").stdout.strip() == ""
+
+
+def test_what_cannot_start_leaves_nothing_and_what_is_cut_short_is_settled(nodes: Machine) -> None:
+    machine = nodes
+    machine.sh("nestctl launch town-2 --memory 64M --kernel /boot/vmlinuz", timeout=240)
+    refused = machine.run(["sh", "-c", f"nestctl lab create town {OPTIONS}"], check=False, timeout=400)
+    assert refused.code == 1 and "town-2" in refused.stderr, refused
+    machine.sh("nestctl kill town-2")
+    assert left(machine) == []
+
+    # nestd dies in the middle of a creation.
+    machine.sh(f"(nestctl lab create town --nodes 3 {OPTIONS} || true) > /dev/null 2>&1 &")
+    machine.sh(
+        "timeout 300 sh -c 'until [ -S /run/nestd/guests/town-2/qmp ]; do sleep 0.1; done'", timeout=330
+    )
+    machine.sh("systemctl kill --signal=KILL nestd.service; sleep 1; systemctl start nestd.service")
+    machine.sh(
+        "timeout 120 sh -c 'until nestctl lab list | grep -q \"No labs\"; do sleep 0.5; done'", timeout=150
+    )
+    machine.sh(f"timeout 60 sh -c 'while [ -n \"$({UNITS})\" ]; do sleep 0.5; done'", timeout=90)
+    assert left(machine) == []

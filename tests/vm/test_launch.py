@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Launch's options on a real kernel and systemd, each as it is seen from inside the guest or beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import time
+
+import pytest
+
+from tests.vm.machine import Machine
+from tests.vm.test_spine import ALLOW
+
+FOLDER = "/run/nestd/guests/demo"
+USER_DATA = "#cloud-config\nusers: [{name: me}]\n"
+# A guest that tells what is on its first disk, and greets whoever comes to its port 22.
+INIT = """#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox mkdir -p /proc /sys /mnt
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*; do insmod $module; done
+mount -t iso9660 -o ro /dev/vda /mnt
+for file in /mnt/*; do echo "seed ${file#/mnt/} $(base64 -w 0 < $file)"; done
+ip link set eth0 up
+ip address add 10.0.2.15/24 dev eth0
+echo guest-ready
+while :; do echo hello from the guest | nc -l -p 22; done
+"""
+# What fits a boot sector: each byte of the text to the serial port, then a halt.
+_SAY = bytes.fromhex("fc31c08ed8be167cbaf803ac84c07403eeebf8f4ebfd")
+GREETING = b"booted from the CD\r\n"
+
+
+def initramfs(machine: Machine) -> None:
+    """/tmp/guest.cpio.gz: a guest with virtio, a CD's file system, and INIT."""
+    machine.write("/tmp/r/init", INIT, mode=0o755)
+    machine.sh(
+        "cd /tmp/r; mkdir bin modules dev; cp /usr/bin/busybox bin/; mknod dev/console c 5 1; n=10; "
+        "for name in virtio_pci virtio_blk virtio_net isofs; do modprobe --show-depends $name; done | "
+        "awk '/^insmod/ && !seen[$2]++ {print $2}' | "
+        "while read -r file; do n=$((n + 1)); cp $file modules/$n-${file##*/}; done; "
+        "find . | busybox cpio -o -H newc 2>/dev/null | gzip -1 > /tmp/guest.cpio.gz; "
+        "chmod 644 /tmp/guest.cpio.gz"
+    )
+
+
+def launch(machine: Machine, *options: str, name: str = "demo") -> None:
+    machine.run(["nestctl", "launch", name, "--user", "alice", *options], timeout=240)
+
+
+def said(machine: Machine, words: str, limit: float = 240.0, name: str = "demo") -> str:
+    """What the guest's console said, once it has said `words`."""
+    until = time.monotonic() + limit
+    while True:
+        text = machine.out(
+            "python3", "-c",
+            "import json, subprocess, sys; sys.stdout.buffer.write(bytes(json.loads(subprocess.check_output(["
+            f"'busctl', '-j', 'call', 'org.nestd1', '/org/nestd1/guest/{name}', 'org.nestd1.Guest', "
+            "'GetConsoleLog']))['data'][0]))",
+        )  # fmt: skip
+        if words in text:
+            return text
+        assert time.monotonic() < until, text
+        time.sleep(1)
+
+
+def connect(path: str, count: int = 100) -> list[str]:
+    """A command that prints what a socket, a port or a path, says first."""
+    where = f"'{path}'" if path.startswith("/") else f"('127.0.0.1', {path})"
+    kind = "AF_UNIX" if path.startswith("/") else "AF_INET"
+    script = f"s = socket.socket(socket.{kind}); s.settimeout(60); s.connect({where}); print(s.recv({count}))"
+    return ["python3", "-c", f"import socket; {script}"]
+
+
+def test_a_seed_a_forwarded_port_and_a_screen(machine: Machine) -> None:
+    initramfs(machine)
+    machine.write("/home/alice/me.yaml", USER_DATA)
+    launch(
+        machine, "--memory", "192M", "--kernel", "/boot/vmlinuz", "--initrd", "/tmp/guest.cpio.gz",
+        "--append", "console=ttyS0 quiet", "--user-data", "/home/alice/me.yaml", "--vnc",
+        "--forward", "2222-22",
+    )  # fmt: skip
+    machine.run(["systemd-analyze", "security", "--threshold=30", "nestd-guest-demo.service"])
+    told = said(machine, "guest-ready")
+    seed = {name: base64.b64decode(data) for name, data in re.findall(r"seed (\S+) (\S+)", told)}
+    assert seed["user-data"] == USER_DATA.encode()
+    assert json.loads(seed["meta-data"])["local-hostname"] == "demo"
+    assert machine.out(*connect("2222")) == "b'hello from the guest\\n'"
+    listening = machine.out("ss", "--no-header", "-lnt", "sport = 2222").split()
+    assert "127.0.0.1:2222" in listening
+    shown = json.loads(machine.out("nestctl", "--json", "show", "demo"))
+    assert shown["vnc"] == f"{FOLDER}/vnc"
+    assert machine.out(*connect(f"{FOLDER}/vnc", 12), user="alice") == "b'RFB 003.008\\n'"
+    refused = machine.run(connect(f"{FOLDER}/vnc"), user="bob", check=False)
+    assert "PermissionError" in refused.stderr, refused
+    # What was told to the guest lies nowhere else.
+    assert machine.out("ls", "-A", "/run/nestd/handover") == ""
+    unit = machine.out("systemctl", "show", "nestd-guest-demo.service")
+    assert not any(line in unit for line in USER_DATA.split("\n") if line)
+    modes = machine.out("stat", "-c", "%a %U", f"{FOLDER}/seed.iso")
+    assert modes == "600 alice"
+    machine.run(["nestctl", "kill", "demo"])
+    assert machine.sh(f"test -e {FOLDER}", check=False).code == 1
+
+
+def test_a_guest_starts_from_a_cd(machine: Machine) -> None:
+    sector = (_SAY + GREETING + b"\0").ljust(2048, b"\0")
+    machine.push(("boot.bin", sector), to="/home/alice/cd")
+    machine.sh(
+        "cd /home/alice/cd; chmod 644 boot.bin; bsdtar --format=iso9660 -cf '/home/alice/a b,c.iso' "
+        "--options='boot=boot.bin,boot-type=no-emulation,boot-load-size=4' boot.bin"
+    )
+    launch(machine, "--memory", "64M", "--cdrom", "/home/alice/a b,c.iso")
+    said(machine, GREETING.decode().strip())
+    machine.run(["systemd-analyze", "security", "--threshold=20", "nestd-guest-demo.service"])
+    machine.run(["nestctl", "kill", "demo"])
+
+
+@pytest.mark.nightly
+def test_uefi_boots_and_keeps_its_variables_to_itself(machine: Machine) -> None:
+    template = machine.out("sha256sum", "/usr/share/OVMF/OVMF_VARS_4M.fd").split()[0]
+    launch(machine, "--memory", "128M", "--firmware", "uefi")
+    said(machine, "BdsDxe", limit=600)
+    changed = machine.out("sha256sum", f"{FOLDER}/uefi-variables.fd").split()[0]
+    assert changed != template
+    assert machine.out("sha256sum", "/usr/share/OVMF/OVMF_VARS_4M.fd").split()[0] == template
+    assert machine.out("stat", "-c", "%a %U", f"{FOLDER}/uefi-variables.fd") == "600 alice"
+    machine.run(["systemd-analyze", "security", "--threshold=20", "nestd-guest-demo.service"])
+    machine.run(["nestctl", "kill", "demo"])
+
+
+def test_arguments_of_ones_own_have_an_action_of_their_own(machine: Machine) -> None:
+    machine.write(
+        "/etc/polkit-1/rules.d/10-test.rules",
+        ALLOW.replace('.indexOf("org.nestd1.") == 0', ' == "org.nestd1.launch"'),
+    )
+    machine.sh("systemctl restart polkit")
+    plain = ["nestctl", "--no-ask-password", "launch", "demo", "--memory", "64M"]
+    raw = [*plain, "--extra-arg=-rtc", "--extra-arg", "base=2020-02-02"]
+    refused = machine.run(raw, user="alice", check=False)
+    assert refused.code == 3, refused
+    machine.run(plain, user="alice", timeout=240)
+    machine.run(["nestctl", "kill", "demo"], user="alice")
+    machine.write("/etc/polkit-1/rules.d/10-test.rules", ALLOW)
+    machine.sh("systemctl restart polkit")
+    machine.run(raw, user="alice", timeout=240)
+    pid = machine.out("systemctl", "show", "-P", "MainPID", "nestd-guest-demo.service")
+    assert machine.text(f"/proc/{pid}/cmdline").endswith("\0-rtc\0base=2020-02-02\0")
+    machine.run(["nestctl", "kill", "demo"], user="alice")
+
+
+@pytest.mark.parametrize(
+    ("hide", "options", "words"),
+    [
+        ("/usr/share/OVMF", "--firmware uefi", "install the package ovmf"),
+        ("/usr/bin/bsdtar", "--user-data /etc/hostname", "install libarchive-tools"),
+        ("", "--forward 2222-22", "Something else listens on that port"),
+        ("", "--cdrom /home/alice/none.iso", "none.iso"),
+        ("", "--network lab=none", "none"),
+    ],
+)
+def test_what_stands_in_the_way_is_told(machine: Machine, hide: str, options: str, words: str) -> None:
+    if hide:
+        machine.sh(f"mount -o bind,ro $(test -d {hide} && echo /mnt || echo /dev/null) {hide}")
+    listen = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 2222)); print('listens', flush=True); "
+        "time.sleep(600)"
+    )
+    with machine.background(["python3", "-c", listen]) as listener:
+        listener.wait_for("listens", 60)
+        refused = machine.run(
+            ["nestctl", "launch", "demo", "--user", "alice", "--memory", "64M", *shlex.split(options)],
+            check=False,
+            timeout=240,
+        )
+    assert refused.code == 1 and words in refused.stderr, refused
+    left = machine.sh(
+        "systemctl list-units --all 'nestd-guest-*' --no-legend; ls -A /run/nestd/guests || true"
+    )
+    assert left.stdout.strip() == ""
