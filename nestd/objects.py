@@ -17,6 +17,7 @@ from nestd.bus.guests import GuestObjects
 from nestd.bus.jobs import Jobs
 from nestd.bus.polkit import Authority
 from nestd.bus.runas import RunAs
+from nestd.guests import places
 from nestd.host import bootloader, configuration
 from nestd.host.accounts import Accounts
 from nestd.host.machine import Host
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 
 # Seconds that a change under way may take to end when nestd is told to stop; systemd waits 90.
 _SETTLE = 60.0
-# Where guests/labstore.py keeps the labs.
-_LABS = "/var/lib/nestd/labs"
 _GUEST_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -61,6 +60,8 @@ class Objects:
         )
         self.changer.on_end += [lambda _: self.pending.settled(), self.keeper.told]
         authority = Authority(connection)
+        run_as = RunAs(authority)
+        path = os.environ.get("PATH", _GUEST_PATH)
         self.dispatcher = Dispatcher(
             connection,
             interface.parse(interface.installed()),
@@ -80,7 +81,6 @@ class Objects:
         def launcher() -> Launcher:
             from nestd.guests.launch import Launcher  # noqa: PLC0415 -- start-up does not need it
 
-            path = os.environ.get("PATH", _GUEST_PATH)
             return Launcher(host.root, host.commands, Accounts(), units, self.registry, path=path)
 
         @cache
@@ -94,16 +94,15 @@ class Objects:
         def proof() -> Mapping[str, Handler]:
             from nestd.bus.proof import Proof  # noqa: PLC0415 -- start-up does not need it
 
-            return Proof(host, self.observer, self.changer, launcher(), RunAs(authority)).methods
+            return Proof(host, self.observer, self.changer, launcher(), run_as).methods
 
+        @cache
         def labs() -> LabObjects:
-            if self._labs is None:
-                from nestd.bus.labs import LabObjects  # noqa: PLC0415 -- start-up does not need it
-                from nestd.guests.livelab import Ground  # noqa: PLC0415 -- as above
+            from nestd.bus.labs import LabObjects  # noqa: PLC0415 -- start-up does not need it
+            from nestd.guests.livelab import Ground  # noqa: PLC0415 -- as above
 
-                path = os.environ.get("PATH", _GUEST_PATH)
-                around = Ground(host.root, host.commands, units, Accounts(), self.registry, launcher, path)
-                self._labs = LabObjects(self.dispatcher, around, RunAs(authority), self.manager.ready)
+            around = Ground(host.root, host.commands, units, Accounts(), self.registry, launcher, path)
+            self._labs = LabObjects(self.dispatcher, around, run_as, self.manager.ready)
             return self._labs
 
         self._make_labs = labs
@@ -113,6 +112,7 @@ class Objects:
             launcher,
             self.registry,
             authority,
+            run_as,
             host.root,
             host.kmod,
             diagnosis,
@@ -136,8 +136,8 @@ class Objects:
         self._tell_fleet()
 
     async def restore_labs(self) -> None:
-        """Take up the labs of an earlier nestd, if there are any. CallFailed, OSError."""
-        if self._host.root.names(_LABS):
+        """Take up the labs of an earlier nestd, if there are any. OSError."""
+        if self._host.root.names(places.LABS):
             await self._make_labs().labs.restore()
 
     def settle_labs(self) -> None:

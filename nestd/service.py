@@ -155,9 +155,12 @@ class _Service:
             await self._objects.changer.heal()
 
     async def _restore_guests(self) -> None:
-        try:
-            await self._objects.registry.restore()
-            await self._objects.restore_labs()
-        except (errors.CallFailed, OSError) as failure:
-            # Without systemd on the bus there are no guests; reading and changing work all the same.
-            log.warning(f"No guests can be found or started: {failure}")
+        for what, restore in (
+            ("guests", self._objects.registry.restore),
+            ("labs", self._objects.restore_labs),
+        ):
+            try:
+                await restore()
+            except (errors.CallFailed, OSError) as failure:
+                # Without systemd on the bus there are none; reading and changing work all the same.
+                log.warning(f"No {what} can be found or started: {failure}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,14 +13,17 @@ import pytest
 
 from nestd import tasks
 from nestd.fleet import Fleet
+from nestd.guestmodel import GuestState
 from nestd.host.configuration import Settings
 from nestd.host.root import Root
+from nestd.model import DriverState, Extension, Nesting, Obstacle, Policy
 from nestd.text import metrics
 from tests.support.loop import run
 from tests.text.test_metrics import seen
 
 PROM, FEATURES = "/var/lib/prometheus/node-exporter/nestd.prom", "/etc/kubernetes/features.d/nestd"
 LIMIT = 30.0
+PROMTOOL = Path(__file__).parents[1] / ".venv/bin/promtool"  # tests/setup takes it out of Debian's package
 
 
 class Machine:
@@ -176,3 +180,65 @@ def test_a_folder_that_is_a_link_is_not_followed(machine: Machine, capfd: pytest
     run(main())
     assert list(elsewhere.iterdir()) == []
     assert f"{PROM} cannot be written" in capfd.readouterr().err
+
+
+def promtool(path: Path) -> tuple[int, str]:
+    """What Prometheus's own tool says of a textfile: 0 and nothing; 3 for bad style; 1 for no metric."""
+    with path.open() as text:
+        done = subprocess.run(
+            [PROMTOOL, "check", "metrics"],
+            stdin=text,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=LIMIT,
+        )
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        seen(GuestState.RUNNING, GuestState.STOPPING, GuestState.STARTING),
+        seen(nested=Nesting.OFF, nested_at_boot=Nesting.ON, reboot_required=True, drift=True, pending=True),
+        seen(
+            extension=Extension.NONE,
+            driver="",
+            driver_state=DriverState.MISSING,
+            nested=Nesting.UNSUPPORTED,
+            obstacle=Obstacle.NO_EXTENSION,
+            policy=Policy.UNMANAGED,
+        ),
+        seen(driver='a"b\\c\nd', virtualization="\udcff{}#,="),
+    ],
+    ids=["ordinary", "everything", "nothing", "strange"],
+)
+def test_promtool_has_nothing_to_say(machine: Machine, state: metrics.Seen) -> None:
+    machine.seen = state
+
+    async def main() -> None:
+        machine.fleet.configure(Settings(prometheus=PROM))
+        await machine.until(PROM, metrics.prometheus(state))
+        assert promtool(machine.path(PROM)) == (0, "")
+        await machine.fleet.close()
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("ours", "broken", "code", "said"),
+    [
+        ("# HELP nestd_drift The", "# The", 3, "nestd_drift no help text"),
+        ("# TYPE nestd_nested gauge", "# TYPE nestd_nested counter", 3, 'should have "_total" suffix'),
+        ("nestd_nested 1", "nestd_nested on", 1, "expected float as value"),
+        ('{policy="on"}', '{policy="on}', 1, "text format parsing error"),
+    ],
+)
+def test_promtool_would_say_it(tmp_path: Path, ours: str, broken: str, code: int, said: str) -> None:
+    text = metrics.prometheus(seen())
+    path = tmp_path / "nestd.prom"
+    assert ours in text
+    path.write_text(text.replace(ours, broken, 1))
+    ended, words = promtool(path)
+    assert ended == code and said in words, words

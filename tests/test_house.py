@@ -80,12 +80,11 @@ def test_who_may_write_the_command_line_is_the_same_everywhere() -> None:
     assert arguments.LOADERS == boundary.LOADERS
     assert {loader.name for loader in choose.every()} == set(boundary.LOADERS)
     assert set(settings.KEYS["Boot"]["Loader"]) == {"auto", *boundary.LOADERS}
-    page, completion = (
-        (TOP / path).read_text() for path in ("data/nestd.8", "data/completions/nestctl.bash")
-    )
+    page = (TOP / "data/nestd.8").read_text()
     listed = page.partition("names one:\n")[2].partition("\n.El")[0]
     assert tuple(re.findall(r"^\.It Cm (\S+)$", listed, re.MULTILINE)) == boundary.LOADERS
-    assert f'"{" ".join(boundary.LOADERS)}"' in completion
+    for completion in (TOP / "data/completions").iterdir():
+        assert " ".join(boundary.LOADERS) in completion.read_text(), completion.name
     text = XML.read_text()
     assert [name for name in boundary.LOADERS if f'"{name}"' not in text] == []
 

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What is put on the bus, and what a call of it brings."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+State = TypeVar("State")
 
 
 class Call(NamedTuple):
@@ -65,6 +68,23 @@ class Exported(Protocol):
 
     def properties(self) -> Mapping[str, Any]:
         """Each property's value now: plain values from a snapshot. Cannot raise, cannot block."""
+
+
+class Following(ABC, Generic[State]):
+    """An Exported whose properties are all made of the last `state` that it was given."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    @abstractmethod
+    def properties(self) -> dict[str, Any]:
+        """Each property's value, from `state`."""
+
+    def update(self, state: State) -> dict[str, Any]:
+        """Take how it is now; the properties that are now otherwise."""
+        before = self.properties()
+        self.state = state
+        return {name: value for name, value in self.properties().items() if value != before[name]}
 
 
 def no_request(_: Call) -> None:

@@ -39,7 +39,7 @@ Rule = Callable[[Call, Any, Exported], Demand]
 
 @runtime_checkable
 class Owned(Protocol):
-    """An exported object that belongs to a user."""
+    """The state of an exported object that belongs to a user."""
 
     @property
     def owner(self) -> int:
@@ -126,7 +126,12 @@ def _launch(call: Call, request: Any, _: Exported) -> Demand:
         only_root = "Only root chooses the guest's user: leave the option user out."
     # In place of the other: it is asked for each time, and says that nobody has checked what QEMU is told.
     action = LAUNCH_RAW if request.spec.extra_args else LAUNCH
-    return Demand((action,), {"guest": call.arguments[0]}, only_root=only_root)
+    if call.member == "CreateLab":
+        question = questions.CREATES_RAW if action is LAUNCH_RAW else questions.CREATES
+        details = questions.details(question, lab=call.arguments[0], nodes=str(request.nodes))
+    else:
+        details = {"guest": call.arguments[0]}
+    return Demand((action,), details, only_root=only_root)
 
 
 def _probe(call: Call, request: Any, _: Exported) -> Demand:
@@ -135,16 +140,19 @@ def _probe(call: Call, request: Any, _: Exported) -> Demand:
 
 
 def _own_guest(call: Call, _: Any, exported: Exported) -> Demand:
-    if not isinstance(exported, Owned):
-        raise errors.AccessDenied(f"{call.path} belongs to nobody.")
-    details = questions.about_guest(call.member, exported.name)
-    return Demand((MANAGE_GUESTS,), details, exported.owner)
+    guest = _owned(call, exported)
+    return Demand((MANAGE_GUESTS,), questions.about_guest(call.member, guest.name), guest.owner)
 
 
 def _own_lab(call: Call, _: Any, exported: Exported) -> Demand:
-    if not isinstance(exported, Owned):
+    lab = _owned(call, exported)
+    return Demand((MANAGE_GUESTS,), questions.about_lab(call.member, lab.name), lab.owner)
+
+
+def _owned(call: Call, exported: Exported) -> Owned:
+    if not isinstance(exported.state, Owned):
         raise errors.AccessDenied(f"{call.path} belongs to nobody.")
-    return Demand((MANAGE_GUESTS,), questions.about_lab(call.member, exported.name), exported.owner)
+    return exported.state
 
 
 # A comment to each would repeat data/org.nestd1.xml, which says who may call what.

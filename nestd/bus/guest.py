@@ -8,7 +8,7 @@ from typing import Any
 
 from nestd import errors
 from nestd.bus import boundary
-from nestd.bus.exported import Call, Handler, no_request
+from nestd.bus.exported import Call, Following, Handler, no_request
 from nestd.guestmodel import GuestRecord
 from nestd.guests.registry import Registry
 
@@ -18,14 +18,14 @@ _STOP_TIMEOUT = 30  # seconds
 _LONGEST_TIMEOUT = 86_400
 
 
-class Guest:
-    """The object of the guest `record`. `owner` and `name` are what authorization asks for."""
+class Guest(Following[GuestRecord]):
+    """The object of the guest `record`."""
 
     interface = INTERFACE
 
     def __init__(self, registry: Registry, record: GuestRecord) -> None:
+        super().__init__(record)
         self._registry = registry
-        self._record = record
         self.methods: Mapping[str, Handler] = {
             "Stop": Handler(timeout, self._stop),
             "Kill": Handler(no_request, self._kill),
@@ -33,30 +33,9 @@ class Guest:
             "GetConsoleLog": Handler(no_request, self._console_log, reads=True),
         }
 
-    @property
-    def name(self) -> str:
-        """The guest's name."""
-        return self._record.name
-
-    @property
-    def owner(self) -> int:
-        """The uid that needs no authorization for this guest."""
-        return self._record.owner
-
-    @property
-    def state(self) -> GuestRecord:
-        """What the properties are made of."""
-        return self._record
-
-    def update(self, record: GuestRecord) -> dict[str, Any]:
-        """Take the guest's new record; the properties that are now otherwise."""
-        before = self.properties()
-        self._record = record
-        return {name: value for name, value in self.properties().items() if value != before[name]}
-
     def properties(self) -> dict[str, Any]:
         """Every property, from the last record."""
-        record = self._record
+        record = self.state
         return {
             "Name": record.name,
             "State": str(record.state),
@@ -81,18 +60,18 @@ class Guest:
         }
 
     async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:
-        await self._registry.stop(self.name, seconds)
+        await self._registry.stop(self.state.name, seconds)
         return []
 
     async def _kill(self, _: None, __: Call) -> Sequence[Any]:
-        await self._registry.kill(self.name)
+        await self._registry.kill(self.state.name)
         return []
 
     def _open_console(self, _: None, __: Call) -> Sequence[Any]:
-        return [self._registry.open_console(self.name)]
+        return [self._registry.open_console(self.state.name)]
 
     def _console_log(self, _: None, __: Call) -> Sequence[Any]:
-        return [self._registry.console_log(self.name)]
+        return [self._registry.console_log(self.state.name)]
 
 
 def timeout(call: Call) -> int:

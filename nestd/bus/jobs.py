@@ -8,7 +8,7 @@ from typing import Any
 
 from nestd.bus import manager
 from nestd.bus.dispatcher import Dispatcher
-from nestd.bus.exported import Handler
+from nestd.bus.exported import Following, Handler
 from nestd.nesting.changer import Changer, Progress
 
 INTERFACE = "org.nestd1.Job"
@@ -17,31 +17,20 @@ PATH = f"{manager.PATH}/job"
 READ_BACK = "read back what came of it"
 
 
-class Job:
+class Job(Following[Progress]):
     """The object of a change: `started` is in microseconds since the epoch, `progress` where it is now."""
 
     interface = INTERFACE
     methods: Mapping[str, Handler] = MappingProxyType({})
 
     def __init__(self, path: str, started: int, progress: Progress) -> None:
+        super().__init__(progress)
         self.path = path
         self._started = started
-        self._progress = progress
-
-    @property
-    def state(self) -> Progress:
-        """What the properties are made of, beside what never changes."""
-        return self._progress
-
-    def update(self, progress: Progress) -> dict[str, Any]:
-        """Take where it is now; the properties that are now otherwise."""
-        before = self.properties()
-        self._progress = progress
-        return {name: value for name, value in self.properties().items() if value != before[name]}
 
     def properties(self) -> dict[str, Any]:
         """Every property. Reading back counts as one more step."""
-        operation, steps, current = self._progress
+        operation, steps, current = self.state
         return {
             "Operation": operation,
             "Step": steps[current] if current < len(steps) else READ_BACK,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nestd.bus import boundary, guest, manager
-from nestd.bus.exported import Call, Handler, no_request
+from nestd.bus.exported import Call, Following, Handler, no_request
 from nestd.guests.lab import LabView
 from nestd.guests.labs import Labs
 from nestd.model import Extension
@@ -16,8 +16,8 @@ INTERFACE = "org.nestd1.Lab"
 PATH = f"{manager.PATH}/lab"
 
 
-class Lab:
-    """The object of the lab `view`. `owner` and `name` are what authorization asks for.
+class Lab(Following[LabView]):
+    """The object of the lab `view`.
 
     `ready` gives the extension, where guests can be started now that need it, or need it not.
     """
@@ -25,39 +25,18 @@ class Lab:
     interface = INTERFACE
 
     def __init__(self, labs: Labs, ready: Callable[[bool], Awaitable[Extension]], view: LabView) -> None:
+        super().__init__(view)
         self._labs = labs
         self._ready = ready
-        self._view = view
         self.methods: Mapping[str, Handler] = {
             "Start": Handler(_nothing, self._start),
             "Stop": Handler(guest.timeout, self._stop),
             "Remove": Handler(no_request, self._remove),
         }
 
-    @property
-    def name(self) -> str:
-        """The lab's name."""
-        return self._view.name
-
-    @property
-    def owner(self) -> int:
-        """The uid that needs no authorization for this lab."""
-        return self._view.owner
-
-    @property
-    def state(self) -> LabView:
-        """What the properties are made of."""
-        return self._view
-
-    def update(self, view: LabView) -> dict[str, Any]:
-        """Take how the lab is now; the properties that are now otherwise."""
-        before = self.properties()
-        self._view = view
-        return {name: value for name, value in self.properties().items() if value != before[name]}
-
     def properties(self) -> dict[str, Any]:
         """Every property, from the last view."""
-        view = self._view
+        view = self.state
         return {
             "Name": view.name,
             "Owner": view.owner,
@@ -71,15 +50,15 @@ class Lab:
         }
 
     async def _start(self, _: None, __: Call) -> Sequence[Any]:
-        await self._labs.start(self.name, await self._ready(self._view.require_nesting))
+        await self._labs.start(self.state.name, await self._ready(self.state.require_nesting))
         return []
 
     async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:
-        await self._labs.stop(self.name, seconds)
+        await self._labs.stop(self.state.name, seconds)
         return []
 
     async def _remove(self, _: None, __: Call) -> Sequence[Any]:
-        await self._labs.remove(self.name)
+        await self._labs.remove(self.state.name)
         return []
 
 

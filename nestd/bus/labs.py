@@ -25,11 +25,15 @@ _OPTIONS = {**{name: kind for name, kind in request.OPTIONS.items() if name != "
 
 
 class CreateRequest(NamedTuple):
-    """CreateLab, validated. `spec` is its first node; `user` is empty where the option was not given."""
+    """CreateLab, validated: `nodes` is their number, `spec` the first of them.
+
+    `user` is empty where the option was not given.
+    """
 
     name: str
     user: str
     options: Mapping[str, Any]
+    nodes: int
     spec: GuestSpec
 
 
@@ -85,7 +89,7 @@ def _create_request(call: Call) -> CreateRequest:
     options = launchoptions.plain(raw, _OPTIONS)
     user = options.pop("user", "")
     lab = values.new(name, 0, user, options)
-    return CreateRequest(name, user, options, values.spec(lab, 1))
+    return CreateRequest(name, user, options, lab.nodes, values.spec(lab, 1))
 
 
 def _path(name: str) -> str:

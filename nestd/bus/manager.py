@@ -58,6 +58,7 @@ class Manager:
         launcher: Callable[[], "Launcher"],
         registry: Registry,
         authority: Authority,
+        run_as: RunAs,
         root: Root,
         kmod: Kmod,
         diagnosis: Callable[[], "Diagnosis"],
@@ -71,7 +72,7 @@ class Manager:
         self._launcher = launcher
         self._registry = registry
         self._authority = authority
-        self._run_as = RunAs(authority)
+        self._run_as = run_as
         self._root = root
         self._kmod = kmod
         self._holders = Scan(self._read_holders)

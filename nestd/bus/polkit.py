@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from nestd import errors, tasks
+from nestd.host.services import Caller
 from nestd.wire import message
 from nestd.wire.header import Flag
 from nestd.wire.library import Variant
@@ -20,26 +21,14 @@ _SECONDS_INTERACTIVE = 300.0
 _GRACE = 10.0
 
 
-class Bus(Protocol):
-    """What bus/connection.py gives."""
+class Bus(Caller, Protocol):
+    """More of what bus/connection.py gives."""
 
     @property
     def unique_name(self) -> str: ...
     def next_serial(self) -> int: ...
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None: ...
     async def bus(self, member: str, signature: str = "", body: Sequence[object] = ()) -> list[Any]: ...
-    async def call(
-        self,
-        destination: str,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: Sequence[object] = (),
-        *,
-        limit: float = 25.0,
-        interactive: bool = False,
-    ) -> list[Any]: ...
 
 
 class Authority:

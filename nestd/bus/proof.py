@@ -16,7 +16,7 @@ from nestd.guestmodel import GuestSpec
 from nestd.guests import places, request
 from nestd.guests.launch import Launcher
 from nestd.guests.measure import measure
-from nestd.guests.probe.image import image
+from nestd.guests.probe.image import Image, image
 from nestd.guests.probe.told import Exits
 from nestd.guests.verify import Request, Verified, Verifier
 from nestd.host.machine import Host
@@ -60,6 +60,7 @@ class Proof:
         self._run_as = run_as
         self._verifier = Verifier(host.root, launcher)
         self._images = Turns()
+        self._booted: list[str] = []  # the initrds of those under way
         self._measuring: tasks.Task[Exits] | None = None
         self.methods: Mapping[str, Handler] = {
             "Verify": Handler(lambda call: _wish(call, _VERIFY_OPTIONS), self._verify),
@@ -72,7 +73,14 @@ class Proof:
         asked = Request(user, wish.cpu, wish.features, float(wish.timeout))
         status = self._ready()
         async with self._images.next():
-            made = await image(self._host, status.driver, str(status.extension))
+            made = await image(self._host, status.driver, str(status.extension), spare=self._booted)
+            self._booted.append(made.initrd)
+        try:
+            return [_told(await self._boot(made, asked))]
+        finally:
+            self._booted.remove(made.initrd)
+
+    async def _boot(self, made: Image, asked: Request) -> Verified:
         try:
             # Meanwhile another change may have begun, or the driver may be gone.
             status = self._ready()
@@ -81,7 +89,7 @@ class Proof:
                 os.unlink(made.kernel)
             raise
         try:
-            return [_told(await self._verifier.verify(made, asked, status.extension))]
+            return await self._verifier.verify(made, asked, status.extension)
         except errors.LaunchFailed as error:
             raise errors.VerifyFailed(f"The probe guest did not start. {error}") from error
 

@@ -19,6 +19,14 @@ CANCELS = _("Authentication is required to cancel the change of nested virtualiz
 REVERTS = _(
     "Authentication is required to take back, from the next boot on, what was set for nested virtualization."
 )
+CREATES = _(
+    'Authentication is required to create the lab "$(lab)" and start its virtual machines ($(nodes)), '
+    "which may themselves run virtual machines."
+)
+CREATES_RAW = _(
+    'Authentication is required to create the lab "$(lab)" and start its virtual machines ($(nodes)) '
+    "with arguments for QEMU that nobody has checked."
+)
 # By the method.
 PROBES = MappingProxyType(
     {

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class Scan(Generic[T]):
-    """`await scan()` gives what `read` returned, or raises its OSError; it began after it was asked for.
+    """`await scan()` gives what `read` returned, or raises what it raised; it began after it was asked for.
 
     One reading at a time, however many ask and leave: who asks during one gets the next, with all the others.
     """
@@ -20,7 +20,7 @@ class Scan(Generic[T]):
     def __init__(self, read: Callable[[], T]) -> None:
         self._read = read
         self._begun = self._done = 0
-        self._found: T | OSError | None = None
+        self._found: T | Exception | None = None
         self._running: tasks.Task[None] | None = None
 
     async def __call__(self) -> T:
@@ -30,7 +30,7 @@ class Scan(Generic[T]):
                 # A task of its own, as the thread would go on when whoever asked first has left.
                 self._running = tasks.create_task(self._run())
             await tasks.wait([self._running])
-        if isinstance(self._found, OSError):
+        if isinstance(self._found, Exception):
             raise self._found
         return self._found  # type: ignore[return-value]  # not None, as a reading is done
 
@@ -38,7 +38,7 @@ class Scan(Generic[T]):
         self._begun += 1
         try:
             self._found = await tasks.to_thread(self._read)
-        except OSError as error:
+        except Exception as error:  # raised to all who have asked
             self._found = error
         finally:
             self._running = None

@@ -6,50 +6,34 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from argparse import Namespace
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from types import SimpleNamespace
+from typing import cast
 
-from . import commands, guests
-from .agent import password_agent
-from .arguments import parse
 from .client import Client
 from .failures import FAILED, CtlError, Refused
 from .screen import Screen
 
+TYPE_CHECKING = False  # as typing has it, which costs time to load
+if TYPE_CHECKING:
+    from argparse import Namespace
 
-def _prove(given: Namespace, client: Client, screen: Screen) -> int:
-    from . import proof  # noqa: PLC0415 - reading does not need it
+    from .bridge import Bridge
 
-    verbs = {"verify": proof.verify, "measure": proof.measure, "cpu": proof.cpu}
-    return verbs[given.command](given, client, screen)
-
-
-def _lab(given: Namespace, client: Client, screen: Screen) -> None:
-    from . import labs  # noqa: PLC0415 - as above
-
-    labs.run(given, client, screen)
-
-
-COMMANDS: dict[str, Callable[[Namespace, Client, Screen], int | None]] = {
-    "status": commands.status,
-    "diagnose": commands.diagnose,
-    "holders": commands.holders,
-    "enable": commands.enable,
-    "disable": commands.disable,
-    "revert": commands.revert,
-    "cancel": commands.cancel,
-    "launch": guests.launch,
-    "verify": _prove,
-    "measure": _prove,
-    "cpu": _prove,
-    "list": guests.list_guests,
-    "show": guests.show,
-    "stop": guests.stop,
-    "kill": guests.kill,
-    "console": guests.console,
-    **{f"lab {verb}": _lab for verb in ("create", "list", "show", "start", "stop", "remove")},
+#: where each command is: starting is most of what a call costs, so that only its own module is loaded
+COMMANDS = {
+    **{verb: f"commands:{verb}" for verb in ("status", "diagnose", "holders", "enable", "disable")},
+    **{verb: f"commands:{verb}" for verb in ("revert", "cancel")},
+    "watch": "watch:watch",
+    "launch": "guests:launch",
+    **{verb: f"proof:{verb}" for verb in ("verify", "measure", "cpu")},
+    "list": "guests:list_guests",
+    **{verb: f"guests:{verb}" for verb in ("show", "stop", "kill", "console")},
+    **{f"lab {verb}": "labs:run" for verb in ("create", "list", "show", "start", "stop", "remove")},
 }
-_READING = ("status", "diagnose", "holders", "list", "show", "lab list", "lab show")
+_READING = ("status", "diagnose", "holders", "watch", "list", "show", "lab list", "lab show")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,15 +48,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     screen = Screen(os.environ)
+    place = ""
     try:
         given = _parse(argv)
-        # Reading asks nobody, and for polkit the system bus is the only one.
+        if elsewhere := given.host or given.machine:
+            place = f"{elsewhere.text}: "  # what it says is about its own nestd
+        module, _, name = COMMANDS[given.command].partition(":")
+        command: Callable[[Namespace, Client, Screen], int | None]
+        command = getattr(import_module(f".{module}", __package__), name)
+        # Reading asks nobody, and for polkit the system bus of this machine is the only one.
         asking = given.ask and given.bus == "system" and given.command not in _READING
-        with Client(given.bus, os.environ, interactive=given.ask) as client, password_agent(asking) as prompt:
+        with Client(_bus(given), os.environ, interactive=given.ask) as client, _agent(asking) as prompt:
             screen.quiet = prompt
-            return COMMANDS[given.command](given, client, screen) or 0
+            return command(given, client, screen) or 0
     except Refused as refused:
-        screen.complain(refused.sentence, refused.short)
+        screen.complain(place + refused.sentence, refused.short)
         return refused.exit_code
     except CtlError as failure:
         screen.complain(str(failure))
@@ -86,11 +76,34 @@ def _run(argv: list[str]) -> int:
 
 
 def _parse(argv: list[str]) -> Namespace:
+    if argv in ([], ["status"]):
+        # The commonest call, and to load and build the parser is a good part of its time.
+        usual = SimpleNamespace(command="status", bus="system", host=None, machine=None, ask=True, json=False)
+        return cast("Namespace", usual)
+    from .arguments import parse  # noqa: PLC0415 - as said
+
     try:
         return parse(argv)
     finally:
         if sys.stdout is not None:
             sys.stdout.flush()  # --help and --version: a broken pipe is noticed here, not at the very end
+
+
+def _bus(given: Namespace) -> str | Bridge:
+    """The bus that is meant; where it is on another machine, the process that leads there."""
+    if given.host is None and given.machine is None:
+        return str(given.bus)
+    from .bridge import Bridge  # noqa: PLC0415 - seldom
+
+    return Bridge(given.host or given.machine, os.environ)
+
+
+def _agent(wanted: bool) -> AbstractContextManager[bool]:
+    if not wanted:
+        return nullcontext(False)
+    from .agent import password_agent  # noqa: PLC0415 - reading does not need it
+
+    return password_agent(wanted)
 
 
 def _die_of(number: int) -> int:

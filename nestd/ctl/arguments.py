@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from nestd import __version__
 
-from . import labarguments, launcharguments, proofarguments
+from . import examples, labarguments, launcharguments, proofarguments
 from .argumenttypes import key, seconds, word
+from .elsewhere import host, machine
 
 TYPE_CHECKING = False  # as typing has it, which costs time to load
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ exit codes:
 
 _DRY_RUN = "tell the steps and do nothing"
 _READING = (
-    *("status", "diagnose", "holders", "list", "show", "enable", "disable", "revert", "launch"),
+    *("status", "diagnose", "holders", "watch", "list", "show", "enable", "disable", "revert", "launch"),
     *("verify", "measure", "cpu", "lab create", "lab list", "lab show"),
 )
 #: what the option loader of Enable and Disable takes
@@ -45,6 +47,16 @@ class _Parser(argparse.ArgumentParser):
 def parser() -> _Parser:
     """The whole command line of nestctl."""
     bus = _part()
+    bus.add_argument(
+        "-H",
+        "--host",
+        metavar="[USER@]HOST",
+        type=host,
+        help="do it on another machine, over ssh; HOST may have a :PORT and a /MACHINE behind it",
+    )
+    bus.add_argument(
+        "-M", "--machine", metavar="[USER@]NAME", type=machine, help="do it in a local container or machine"
+    )
     bus.add_argument("--bus", metavar="BUS", help="system (default), session, or an address; for developers")
     bus.add_argument(
         "--no-ask-password",
@@ -70,7 +82,13 @@ def parser() -> _Parser:
 
     def command(word: str, what: str, *parts: _Parser) -> _Parser:
         made = commands.add_parser(
-            word, help=what, description=what, allow_abbrev=False, parents=[*parts, bus]
+            word,
+            help=what,
+            description=what,
+            epilog=examples.of(word).replace("%", "%%"),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            parents=[*parts, bus],
         )
         made.set_defaults(command=word)
         return made
@@ -78,6 +96,7 @@ def parser() -> _Parser:
     command("status", "tell whether guests get nesting, now and after the next boot (default)", reading)
     command("diagnose", "look at all that nesting needs, and say what is wrong and what to do", reading)
     command("holders", "tell who uses KVM, so that its driver cannot be reloaded", reading)
+    command("watch", "tell what happens, a line each, until Ctrl-C", reading)
     for verb, what in (("enable", "turn nesting on"), ("disable", "turn nesting off, provably")):
         _change(command(verb, what, reading))
     revert = command("revert", "take back all that was set for the next boots", reading)
@@ -109,14 +128,19 @@ def parser() -> _Parser:
 
 def parse(argv: list[str]) -> argparse.Namespace:
     """The command line understood; ends the process (2) with a usage message where it cannot be."""
-    given = argparse.Namespace(command="status", bus="system", ask=True, json=False)
-    if argv in ([], ["status"]):
-        return given  # the commonest call, and building the parser is a good part of its time
+    given = argparse.Namespace(command="status", bus=None, host=None, machine=None, ask=True, json=False)
     top = parser()
     top.parse_args(argv, given)
+    if sum(place is not None for place in (given.bus, given.host, given.machine)) > 1:
+        top.error("--host, --machine and --bus exclude each other")
+    elsewhere = given.host is not None or given.machine is not None
+    if given.bus is None:
+        given.bus = "elsewhere" if elsewhere else "system"
     if given.json and given.command not in _READING:
         top.error(f"{given.command} has no --json")
     starts = given.command in ("launch", "lab create")
+    if starts:
+        _make_absolute(given, top, elsewhere)
     if starts and not given.kernel and (given.initrd or given.append is not None):
         top.error("--initrd and --append need --kernel")
     if given.command == "launch":
@@ -124,7 +148,33 @@ def parse(argv: list[str]) -> argparse.Namespace:
             top.error("--json and --console exclude each other")
         if given.forwards and given.network not in (None, {"kind": "user"}):
             top.error("--forward needs --network=user, which is the default with it")
+    if given.host and (given.command == "console" or getattr(given, "console", False)):
+        alone = "launch it without --console, then " if given.command == "launch" else ""
+        command = given.host.typed("nestctl", "console", given.name)
+        top.error(f"a console does not go through ssh's bus: {alone}type {command}")
     return given
+
+
+def _make_absolute(given: argparse.Namespace, top: _Parser, elsewhere: bool) -> None:
+    """Make each path as the daemon must have it: from the root, whatever this process's folder is."""
+
+    def absolute(path: str) -> str:
+        if path.startswith("/"):
+            return path
+        if elsewhere:
+            top.error(f"{path}: what it is relative to is not on that machine: write it from the root, /...")
+        try:
+            return word(os.path.join(os.getcwd(), path))
+        except FileNotFoundError:
+            top.error(f"{path}: the folder that it is relative to is gone: write it from the root, /...")
+        except argparse.ArgumentTypeError as failure:
+            top.error(str(failure))
+
+    for one in ("cdrom", "kernel", "initrd"):
+        if path := getattr(given, one):
+            setattr(given, one, absolute(path))
+    for each in given.disks:
+        each["path"] = absolute(each["path"])
 
 
 def _part() -> _Parser:

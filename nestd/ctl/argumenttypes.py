@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 
 _CTRL = ("Ctrl-", "ctrl-", "CTRL-")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -48,11 +47,11 @@ def word(text: str) -> str:
     return text
 
 
-def absolute(path: str) -> str:
-    """The path as the daemon must have it: from the root, whatever this process's folder is."""
-    if not path:
+def path(text: str) -> str:
+    """A path, as it is written."""
+    if not text:
         raise argparse.ArgumentTypeError("the path is empty")
-    return os.path.join(os.getcwd(), word(path))
+    return word(text)
 
 
 def disk(text: str) -> dict[str, str | bool]:
@@ -63,7 +62,7 @@ def disk(text: str) -> dict[str, str | bool]:
         if key in ("readonly", "snapshot") and value in ("", "on", "off"):
             given[key] = value != "off"
         elif key == "path" and value:
-            given[key] = absolute(value)
+            given[key] = word(value)
         elif key == "format" and value in ("raw", "qcow2"):
             given[key] = value
         else:

@@ -16,8 +16,13 @@ from nestd.wire.library import Variant
 from .failures import Refused, Unreachable
 from .stream import Stream
 
+TYPE_CHECKING = False  # as typing has it, which costs time to load
+if TYPE_CHECKING:
+    from .bridge import Bridge
+
 NESTD = "org.nestd1"
 READ_LIMIT = 25.0  # seconds, as D-Bus libraries have it
+LOGIN_LIMIT = 120.0  # seconds, as sshd waits for a password
 CHANGE_LIMIT = 600.0  # seconds: somebody may have to find a password, and a guest to start
 NO_LIMIT = float("inf")  # an initramfs that is made anew takes as long as it takes
 
@@ -28,16 +33,18 @@ _VALUES = 1_000_000  # in one answer; nestd is trusted more than a stranger, but
 class Client:
     """A connection to a message bus, for calls to nestd.
 
-    `bus` is `system`, `session` or a D-Bus address; `interactive`: polkit may ask for a password.
-    Every method raises Unreachable where the bus is not there or breaks off.
+    `bus` is `system`, `session`, a D-Bus address, or a process that leads to one; `interactive`: polkit may
+    ask for a password. Every method raises Unreachable where the bus is not there or breaks off.
     """
 
-    def __init__(self, bus: str, environment: Mapping[str, str], *, interactive: bool) -> None:
+    def __init__(self, bus: str | Bridge, environment: Mapping[str, str], *, interactive: bool) -> None:
         self._flags = Flag.ALLOW_INTERACTIVE_AUTHORIZATION if interactive else Flag(0)
         self._serial = 0
         self._nestd = ""
         self._hear: Callable[[Header, list[Any]], None] | None = None
-        self._stream = Stream(bus, environment, time.monotonic() + READ_LIMIT)
+        self._moved: Callable[[bool], None] | None = None
+        limit = READ_LIMIT if isinstance(bus, str) else LOGIN_LIMIT
+        self._stream = Stream(bus, environment, time.monotonic() + limit)
         try:
             self.call("/org/freedesktop/DBus", _BUS, "Hello", returns="s", destination=_BUS)
         except BaseException:
@@ -79,20 +86,35 @@ class Client:
             raise Unreachable(f"nestd answers {member} in another way; use the nestctl of its own version")
         return self._values(answer)
 
-    def listen(self, hear: Callable[[Header, list[Any]], None]) -> None:
+    def listen(
+        self, hear: Callable[[Header, list[Any]], None], moved: Callable[[bool], None] | None = None
+    ) -> None:
         """Have `hear` called with each signal of nestd's that comes while a call waits. Raises Refused.
 
         nestd is started if it does not run. Anybody may send us what looks like a signal of its: only what
-        comes from the one who answers in its name now is heard.
+        comes from the one who has its name now is heard. `moved` is told that it went, and that it, or
+        another, came. Neither may make a call.
         """
-        ping = (NESTD, "/org/nestd1", f"{_BUS}.Peer", "Ping")
-        self._nestd = self._exchange(ping, "", (), READ_LIMIT, None).header.sender
-        rule = f"type='signal',sender='{NESTD}',path_namespace='/org/nestd1'"
-        self.call("/org/freedesktop/DBus", _BUS, "AddMatch", "s", rule, destination=_BUS)
-        self._hear = hear
+        own = f"type='signal',sender='{_BUS}',member='NameOwnerChanged',arg0='{NESTD}'"
+        for rule in (own, f"type='signal',sender='{NESTD}',path_namespace='/org/nestd1'"):
+            self.call("/org/freedesktop/DBus", _BUS, "AddMatch", "s", rule, destination=_BUS)
+        self._hear, self._moved = hear, moved
+        # No Ping: systemd-stdio-bridge would answer that itself.
+        anything = (NESTD, "/org/nestd1", f"{_BUS}.Properties", "Get")
+        asked = (f"{NESTD}.Manager", "Version")
+        self._nestd = self._exchange(anything, "ss", asked, READ_LIMIT, None).header.sender
+        if moved:  # that it has gone is then news, and no reason to start it again
+            self._flags |= Flag.NO_AUTO_START
+
+    def wait(self, reader: int) -> None:
+        """Wait for a message, and have it heard; BrokenPipeError where nobody reads the descriptor."""
+        self._stream.serve(reader)
+        self._overhear(self._next(float("inf"), None))
 
     def open(self, path: str, interface: str, member: str) -> int:
         """Call a method that answers with one descriptor, which is the caller's to close. Raises Refused."""
+        if not self._stream.descriptors:
+            raise Unreachable("no descriptor gets through to here. Run nestctl on the machine of the guest")
         answer = self._exchange((NESTD, path, interface, member), "", (), CHANGE_LIMIT, None)
         if answer.header.signature != "h" or answer.header.unix_fds != 1:
             self._stream.drop(answer.header.unix_fds)
@@ -114,21 +136,35 @@ class Client:
         deadline = time.monotonic() + limit
         self._serial += 1
         self._stream.send(message.call(self._serial, *to, signature, values, flags=self._flags), deadline)
-        while True:
-            try:
-                found = self._stream.next(deadline, waiting)
-            except Malformed as error:
-                raise Unreachable(f"the bus brought what is no message: {error}") from None
-            if self._answers(found.header, to[0]):
-                break
-            self._stream.drop(found.header.unix_fds)
-            if self._hear and found.header.kind == Kind.SIGNAL and found.header.sender == self._nestd:
-                self._hear(found.header, self._values(found))
+        while not self._answers((found := self._next(deadline, waiting)).header, to[0]):
+            self._overhear(found)
         if found.header.kind == Kind.ERROR:
             self._stream.drop(found.header.unix_fds)
             text = self._values(found)[:1]
             raise Refused(found.header.error_name, text[0] if text and isinstance(text[0], str) else "")
         return found
+
+    def _next(self, deadline: float, waiting: Callable[[], None] | None) -> message.Message:
+        try:
+            return self._stream.next(deadline, waiting)
+        except Malformed as error:
+            raise Unreachable(f"the bus brought what is no message: {error}") from None
+
+    def _overhear(self, found: message.Message) -> None:
+        """Take in what is no answer."""
+        self._stream.drop(found.header.unix_fds)
+        if not self._hear or found.header.kind != Kind.SIGNAL:
+            return
+        if found.header.sender == self._nestd:
+            self._hear(found.header, self._values(found))
+        elif (
+            found.header.sender == _BUS and found.header.member == "NameOwnerChanged"
+        ):  # only the bus has its name
+            match self._values(found):
+                case [str(name), str(), str(owner)] if name == NESTD and owner != self._nestd:
+                    self._nestd = owner
+                    if self._moved:
+                        self._moved(bool(owner))
 
     def _answers(self, header: Header, destination: str) -> bool:
         # The bus fills in the sender. It may answer for nestd (there is no such service); of others it

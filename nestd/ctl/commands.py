@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-
 from nestd.wire.library import Variant
 
 from . import render
@@ -12,13 +10,18 @@ from .client import CHANGE_LIMIT, NO_LIMIT, Client
 from .failures import FAILED
 from .screen import Screen
 
+TYPE_CHECKING = False  # as typing has it, which costs time to load
+if TYPE_CHECKING:
+    from argparse import Namespace
+
 MANAGER_PATH = "/org/nestd1"
 MANAGER = "org.nestd1.Manager"
 
 
 def status(given: Namespace, client: Client, screen: Screen) -> None:
     """Print what GetStatus tells."""
-    (values,) = client.call(MANAGER_PATH, MANAGER, "GetStatus", returns="a{sv}")
+    with screen.progress("Asking nestd") as tick:  # which may have to be started
+        (values,) = client.call(MANAGER_PATH, MANAGER, "GetStatus", returns="a{sv}", waiting=tick)
     if given.json:
         screen.json(values)
     else:
@@ -27,7 +30,10 @@ def status(given: Namespace, client: Client, screen: Screen) -> None:
 
 def diagnose(given: Namespace, client: Client, screen: Screen) -> int:
     """Print each check, with its remedy; 1 where one fails."""
-    (rows,) = client.call(MANAGER_PATH, MANAGER, "Diagnose", returns="a(ssss)", limit=CHANGE_LIMIT)
+    with screen.progress("Looking at the machine") as tick:
+        (rows,) = client.call(
+            *(MANAGER_PATH, MANAGER, "Diagnose"), returns="a(ssss)", limit=CHANGE_LIMIT, waiting=tick
+        )
     checks = [dict(zip(("id", "verdict", "message", "remedy"), row, strict=True)) for row in rows]
     if given.json:
         screen.json(checks)
@@ -38,7 +44,8 @@ def diagnose(given: Namespace, client: Client, screen: Screen) -> int:
 
 def holders(given: Namespace, client: Client, screen: Screen) -> None:
     """Print who holds the driver."""
-    (rows,) = client.call(MANAGER_PATH, MANAGER, "ListHolders", returns="a(usss)")
+    with screen.progress("Looking who uses KVM") as tick:
+        (rows,) = client.call(MANAGER_PATH, MANAGER, "ListHolders", returns="a(usss)", waiting=tick)
     found = [dict(zip(("pid", "command", "unit", "machine"), row, strict=True)) for row in rows]
     if given.json:
         screen.json(found)

@@ -37,7 +37,7 @@ def guest(values: Values, extension: str, times: tuple[str, str], style: Style =
     over = values.get("state") in ("exited", "failed")
     rows = [
         ("Name", style.bold(text(values, "name"))),
-        ("State", _state(values)),
+        ("State", state(values)),
         ("Owner", f"{text(values, 'owner-name')} (uid {text(values, 'owner')})"),
         ("Unit", text(values, "unit")),
         ("Process", text(values, "pid") if values.get("pid") else "none"),
@@ -55,14 +55,14 @@ def guest(values: Values, extension: str, times: tuple[str, str], style: Style =
     return table(rows, style)
 
 
-def _state(values: Values) -> str:
+def state(values: Values) -> str:
     """The state, and what there is to say about it."""
-    state, status = text(values, "state"), text(values, "exit-status")
+    now, status = text(values, "state"), text(values, "exit-status")
     if values.get("state") == "stopping":
         doing = {"power-button": ": its power button was pressed", "unit": ": systemd stops its unit"}
-        return state + doing.get(str(values.get("stopping")), "")
+        return now + doing.get(str(values.get("stopping")), "")
     if values.get("state") not in ("exited", "failed"):
-        return state
+        return now
     how = {
         # Of the signals that systemd takes for a good end it is the number.
         "success": f"QEMU {'ended with status' if status == '0' else 'was ended by signal'} {status}",
@@ -72,7 +72,7 @@ def _state(values: Values) -> str:
         "oom-kill": "it used more memory than its unit may and was killed",
         "": "nobody saw how",
     }
-    return f"{state}: {how.get(str(values.get('result')), text(values, 'result'))}"
+    return f"{now}: {how.get(str(values.get('result')), text(values, 'result'))}"
 
 
 def _verdict(values: Values, extension: str, style: Style) -> str:

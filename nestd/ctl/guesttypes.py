@@ -34,6 +34,8 @@ def forward(text: str) -> str:
 
 def user_data(path: str) -> bytes:
     """The content of a file, or of standard input for `-`."""
+    if path == "-" and sys.stdin is None:
+        raise argparse.ArgumentTypeError("standard input is closed")
     try:
         if path == "-":
             data = sys.stdin.buffer.read(_USER_DATA + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 
-from .argumenttypes import absolute, count, disk, size, word
+from .argumenttypes import count, disk, path, size, word
 from .guesttypes import forward, network, user_data
 
 
@@ -61,9 +61,9 @@ def add_guest(part: argparse.ArgumentParser) -> None:
         default=[],
         help="path=FILE,format=raw|qcow2[,readonly][,snapshot] (may be repeated)",
     )
-    part.add_argument("--cdrom", metavar="FILE", type=absolute, help="a CD image, which is only read")
-    part.add_argument("--kernel", metavar="FILE", type=absolute, help="boot this kernel")
-    part.add_argument("--initrd", metavar="FILE", type=absolute, help="its initial file system")
+    part.add_argument("--cdrom", metavar="FILE", type=path, help="a CD image, which is only read")
+    part.add_argument("--kernel", metavar="FILE", type=path, help="boot this kernel")
+    part.add_argument("--initrd", metavar="FILE", type=path, help="its initial file system")
     part.add_argument("--append", metavar="TEXT", type=word, help="its command line")
     part.add_argument("--firmware", choices=("bios", "uefi"), help="what boots the guest (default bios)")
     part.add_argument("--vnc", action="store_true", help="a screen for VNC, on a unix socket of the guest's")

@@ -31,13 +31,7 @@ def verify(given: Namespace, client: Client, screen: Screen) -> int:
 
 def measure(given: Namespace, client: Client, screen: Screen) -> int:
     """Print what an exit costs, with --levels that of a guest's guest, too; 4 where that does not run."""
-    with screen.progress("Measuring") as tick:
-        (found,) = client.call(
-            *(MANAGER_PATH, MANAGER, "MeasureExit", "a{sv}", {}),
-            returns="a{sv}",
-            limit=CHANGE_LIMIT,
-            waiting=tick,
-        )
+    found = _asked("MeasureExit", {}, "Measuring", client, screen)
     found["exits"] = _named(found.get("exits"))
     inside: dict[str, Any] = {}
     if given.levels:
@@ -52,13 +46,7 @@ def measure(given: Namespace, client: Client, screen: Screen) -> int:
 
 def cpu(given: Namespace, client: Client, screen: Screen) -> int:
     """Print a CPU for QEMU and for libvirt, and what QEMU grants of it; 4 where it cannot nest."""
-    with screen.progress("Asking QEMU") as tick:
-        (found,) = client.call(
-            *(MANAGER_PATH, MANAGER, "CheckCpu", "a{sv}", _options(given)),
-            returns="a{sv}",
-            limit=CHANGE_LIMIT,
-            waiting=tick,
-        )
+    found = _asked("CheckCpu", _options(given), "Asking QEMU", client, screen)
     if given.json:
         screen.json(found)
     elif given.form:
@@ -74,14 +62,22 @@ def _verify(given: Namespace, client: Client, screen: Screen) -> dict[str, Any]:
     options, timeout = _options(given), getattr(given, "timeout", None)
     if timeout is not None:
         options["timeout"] = Variant("u", timeout)
-    with screen.progress(_PROBING) as tick:
+    found = _asked("Verify", options, _PROBING, client, screen, timeout or _TIMEOUT)
+    return {**found, "exits": _named(found.get("exits"))}
+
+
+def _asked(
+    member: str, options: dict[str, Variant], what: str, client: Client, screen: Screen, longer: int = 0
+) -> dict[str, Any]:
+    """What a method gives; `longer`: seconds that it may take beyond what every call may."""
+    with screen.progress(what) as tick:
         (found,) = client.call(
-            *(MANAGER_PATH, MANAGER, "Verify", "a{sv}", options),
+            *(MANAGER_PATH, MANAGER, member, "a{sv}", options),
             returns="a{sv}",
-            limit=CHANGE_LIMIT + (timeout or _TIMEOUT),
+            limit=CHANGE_LIMIT + longer,
             waiting=tick,
         )
-    return {**found, "exits": _named(found.get("exits"))}
+    return dict(found)
 
 
 def _options(given: Namespace) -> dict[str, Variant]:

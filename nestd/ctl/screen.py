@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +13,13 @@ from typing import TextIO
 
 from .failures import Unwritable
 from .style import style_for
-from .table import lines
+from .table import lines, width
 
 _PATIENCE = 0.3  # seconds in which nobody wonders
 _FRAMES = "|/-\\"
 _COLUMNS = 80  # of a terminal that does not say
 _CUT = "..."
+_REMEDY = re.compile(r"([.?]) (?=[A-Z`])")  # errors say what and why, then what to do, in sentences
 
 
 class Screen:
@@ -52,12 +54,13 @@ class Screen:
             _write(sys.stderr, f"{self._error_style.dim(text)}\n")
 
     def complain(self, text: str, name: str = "") -> None:
-        """Say what went wrong; `name` is the error's short name on the bus."""
+        """Say what went wrong, on the next line what to do; `name` is the error's short name on the bus."""
         if sys.stderr is None:
             return
         style = self._error_style
-        behind = f" {style.dim(f'[{lines(name)}]')}" if name else ""
-        _write(sys.stderr, f"{style.bad('nestctl:')} {lines(text)}{behind}\n")
+        what, behind, todo = lines(_REMEDY.sub(r"\1\n", text, count=1)).partition("\n")
+        name = f" {style.dim(f'[{lines(name)}]')}" if name else ""
+        _write(sys.stderr, f"{style.bad(f'nestctl: {what}')}{behind}{todo}{name}\n")
 
     @contextmanager
     def progress(self, what: str | Callable[[], str]) -> Iterator[Callable[[], None]]:
@@ -90,7 +93,11 @@ def _cut(words: str, taken: int) -> str:
     """The words, as far as they fit beside `taken` columns: a line that wraps could not be written over."""
     columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
     room = max(columns - taken, len(_CUT))
-    return words if len(words) <= room else words[: room - len(_CUT)] + _CUT
+    if width(words) <= room:
+        return words
+    while width(words) > room - len(_CUT):
+        words = words[:-1]
+    return words + _CUT
 
 
 def _write(stream: TextIO, text: str) -> None:

@@ -26,11 +26,22 @@ def lines(value: str) -> str:
     return "\n    ".join(visible(line) for line in value.strip().split("\n"))
 
 
+def width(text: str) -> int:
+    """How many columns a terminal gives the text (Unicode's UAX 11; a combining mark has none)."""
+    if text.isascii():
+        return len(text)
+    import unicodedata  # noqa: PLC0415 - hardly any text needs it
+
+    marks = ("Mn", "Me")
+    shown = [one for one in text if unicodedata.category(one) not in marks]
+    return len(shown) + sum(unicodedata.east_asian_width(one) in ("W", "F") for one in shown)
+
+
 def columns(table: Sequence[tuple[str, ...]], style: Style) -> str:
     """Columns as wide as they have to be, under the head that is the first row."""
-    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    widths = [max(width(row[column]) for row in table) for column in range(len(table[0]))]
     out = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(cell + " " * (room - width(cell)) for cell, room in zip(row, widths, strict=True)).rstrip()
         for row in table
     ]
     return "\n".join([style.bold(out[0]), *out[1:]]) + "\n"

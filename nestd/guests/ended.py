@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from nestd.guests import records
 from nestd.host.root import Root
 from nestd.loop import Handle, running
 
+# Of one user, and of all.
 KEPT = 64
+MOST = 256
 SECONDS = 300.0
 
 
@@ -23,7 +26,8 @@ class _Held(NamedTuple):
 
 
 class Ended:
-    """At most KEPT guests, for SECONDS each, the oldest go first; their records are files for the next nestd.
+    """At most KEPT guests of a user, for SECONDS each, the oldest go first; their records are files for the
+    next nestd. Where there are MOST of all users, one goes of the user who has the most.
 
     `forgotten` is told of each that goes.
     """
@@ -44,8 +48,7 @@ class Ended:
         if left <= 0:
             self._remove(record.name)
             return False
-        while len(self._held) >= KEPT:
-            self.forget(min(self._held.values(), key=lambda held: held.record.ended).record.name)
+        self._make_room(record.owner)
         self._save(record)
         # A clock that was put back keeps nobody here for longer.
         timer = running().call_later(min(left, SECONDS), self.forget, record.name)
@@ -78,6 +81,20 @@ class Ended:
         for held in self._held.values():
             held.timer.cancel()
         self._held.clear()
+
+    def _make_room(self, owner: int) -> None:
+        """Have room for one more of this user."""
+        kept = Counter(held.record.owner for held in self._held.values())
+        if kept[owner] >= KEPT:
+            self._forget_oldest(owner)
+        elif kept.total() >= MOST:
+            kept[owner] += 1
+            [(most, _)] = kept.most_common(1)
+            self._forget_oldest(most)
+
+    def _forget_oldest(self, owner: int) -> None:
+        records = [held.record for held in self._held.values() if held.record.owner == owner]
+        self.forget(min(records, key=lambda record: record.ended).name)
 
     def _save(self, record: GuestRecord) -> None:
         try:

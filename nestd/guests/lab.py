@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from nestd.errors import InvalidArgs
 from nestd.guestmodel import Disk, GuestSpec, Network, Overlay
-from nestd.guests import labplaces, request
+from nestd.guests import checks, labplaces, request
 from nestd.guests.placeholders import Node, put_in, put_in_bytes
 
 # CreateLab's own options, besides Launch's.
@@ -84,7 +84,7 @@ def check(name: str, options: Mapping[str, Any]) -> tuple[int, str]:
     """The number of nodes and the subnet, from CreateLab's own options. InvalidArgs, for the name too."""
     if not re.fullmatch(labplaces.NAME_PATTERN, name):
         raise InvalidArgs(
-            f"{_shown(name)} is no name for a lab: use at most 37 letters, digits, '-', '_' and '.', "
+            f"{checks.shown(name)} is no name for a lab: use at most 37 letters, digits, '-', '_' and '.', "
             "beginning with a letter or digit."
         )
     nodes, subnet = options.get("nodes", _NODES), options.get("subnet", _SUBNET)
@@ -93,7 +93,7 @@ def check(name: str, options: Mapping[str, Any]) -> tuple[int, str]:
     try:
         network = IPv4Network(subnet)
     except ValueError as error:
-        raise InvalidArgs(f"{_shown(subnet)} is no subnet: write one such as {_SUBNET}.") from error
+        raise InvalidArgs(f"{checks.shown(subnet)} is no subnet: write one such as {_SUBNET}.") from error
     if network.prefixlen not in _PREFIXES or "/" not in subnet:
         raise InvalidArgs(
             f"The subnet {network} must have a prefix from /{_PREFIXES[0]} to /{_PREFIXES[-1]}."
@@ -189,7 +189,3 @@ def view(lab: Lab, running: frozenset[str], *, linked: bool) -> LabView:
 
 def _seen(lab: Lab, name: str, number: int, running: frozenset[str]) -> LabNode:
     return LabNode(name, address(lab, number), mac(lab, number), name if name in running else "")
-
-
-def _shown(text: str) -> str:
-    return ascii(text if len(text) <= 60 else text[:60] + "...")

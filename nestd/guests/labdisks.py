@@ -46,7 +46,13 @@ def exists(root: Root, lab: str) -> bool:
 async def _clean(units: Units, unit: str, lab: str) -> None:
     watch = await units.follow(unit)
     try:
-        await _load(units, unit, lab)
+        try:
+            await _load(units, unit, lab)
+        except (CallFailed, UnitExists):
+            raise  # there is none of ours
+        except BaseException:
+            await units.unref(unit)
+            raise
         try:
             await units.clean(unit, "state")
             watch.settle(await units.properties(unit))

@@ -8,13 +8,14 @@ messages, and out of the reach of nestd itself (ProtectSystem=strict); systemd m
 
 from __future__ import annotations
 
+from nestd.guests import places
+
 # A node is called after its lab, a dash and a number of two digits at most, and a guest's name has 40.
 NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,36}"
 UNIT_PREFIX = "nestd-lab-"
 RUNTIME_DIRECTORY = "nestd/labs"
 # Below /var/lib.
 STATE_DIRECTORY = "nestd-labs"
-STORE = "/var/lib/nestd/labs"
 
 
 def unit(lab: str) -> str:
@@ -49,4 +50,4 @@ def disk(lab: str, number: int, disk: int) -> str:
 
 def record(lab: str) -> str:
     """What nestd remembers of a lab, for nestd alone."""
-    return f"{STORE}/{lab}.json"
+    return f"{places.LABS}/{lab}.json"

@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from nestd import log, tasks
-from nestd.errors import AccessDenied, BusError, CallFailed, Failed, LabExists, LabNotFound, LaunchFailed
+from nestd.errors import AccessDenied, BusError, CallFailed, Failed, LabExists, LaunchFailed
 from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests import lab as values
-from nestd.guests import labdisks, lablimits, labstore
-from nestd.guests.lab import LabView
+from nestd.guests import labdisks, lablimits, labplaces, labstore
+from nestd.guests.lab import Lab, LabView
+from nestd.guests.labroll import Roll, Told
 from nestd.guests.livelab import Ground, LiveLab
 from nestd.model import Extension
 
@@ -20,50 +21,33 @@ from nestd.model import Extension
 _JOINED, _SETTLED = "joined", "settled"
 
 
-class Told(Protocol):
-    """Who is told of labs, on the loop."""
-
-    def added(self, view: LabView) -> None:
-        """It is there."""
-
-    def changed(self, view: LabView) -> None:
-        """It is otherwise than before."""
-
-    def removed(self, view: LabView) -> None:
-        """It is there no more."""
-
-
 class Labs:
-    """All labs by their names."""
+    """What is done to labs."""
 
     def __init__(self, ground: Ground, told: Told) -> None:
         self._ground = ground
-        self._told = told
-        self._labs: dict[str, LiveLab] = {}
-        self._views: dict[str, LabView] = {}
+        self._roll = Roll(told)
         self._creating: dict[str, int] = {}  # and whose
         self._tasks: set[tasks.Task[None]] = set()
 
     def get(self, name: str) -> LabView:
         """The lab of that name. LabNotFound."""
-        return self._live(name).view()
+        return self._roll.get(name).view()
 
     async def restore(self) -> None:
-        """Take up the labs of an earlier nestd. CallFailed, OSError."""
-        for lab in await tasks.to_thread(labstore.load_all, self._ground.root):
-            live = LiveLab(self._ground, lab)
-            await live.segment.find()
-            self._add(live)
+        """Take up the labs of an earlier nestd, each for itself. OSError: what there was cannot be told."""
+        kept = await tasks.to_thread(labstore.load_all, self._ground.root)
+        await tasks.wait([self._run(self._take_up(lab)) for lab in kept])
 
     def settle(self) -> None:
         """Begin to settle what an earlier nestd has left half done."""
-        for live in self._labs.values():
+        for live in self._roll:
             if live.lab.doing or live.segment.runs:
                 self._run(self._settle(live))
 
     def refresh(self) -> None:
         """Look at the guests again, as one has changed."""
-        for live in list(self._labs.values()):
+        for live in self._roll:
             self._look(live)
 
     async def create(self, name: str, user: str, options: Mapping[str, Any], extension: Extension) -> LabView:
@@ -72,20 +56,20 @@ class Labs:
         LabExists, LimitsExceeded, Failed, InvalidArgs, and what Launcher.launch raises; then, and when
         cancelled, nothing of it is left.
         """
-        if name in self._labs or name in self._creating:
+        if self._roll.has(name) or name in self._creating:
             raise LabExists(f"There is a lab {name} already: remove it, or choose another name.")
         self._creating[name] = -1
         try:
             account, _ = await self._ground.launcher().account(user)
             self._creating[name] = account.uid
-            owners = [*(each.lab.owner for each in self._labs.values()), *self._creating.values()]
+            owners = [*(each.lab.owner for each in self._roll), *self._creating.values()]
             lablimits.check(self._ground.root, name, account.uid, owners)
             live = LiveLab(self._ground, values.new(name, account.uid, user, options))
             await labdisks.remove(self._ground.root, self._ground.units, name)
             try:
-                live.note()
+                await live.note()
                 await live.run(live.lab.numbers, extension, new=True)
-                live.note(doing="", begun=())
+                await live.note(doing="", begun=())
             except BaseException:
                 await self._undo(self._uncreate(live))
                 raise
@@ -103,16 +87,18 @@ class Labs:
         with self._alone(live, "started"):
             if live.lab.doing:
                 raise Failed(f"The lab {name} is only half there: remove it.")
-            running = live.running()
+            await live.guests.found()
+            await live.guests.check()
+            running = live.guests.running()
             missing = tuple(each for each in live.lab.numbers if values.node(live.lab, each) not in running)
             if running and not live.segment.runs:
                 raise Failed(
                     f"The segment of the lab {name} has ended under its guests: stop the lab, then start it."
                 )
-            live.note(doing="start", begun=missing)
             try:
+                await live.note(doing="start", begun=missing)
                 await live.run(missing, extension, new=False)
-                live.note(doing="", begun=())
+                await live.note(doing="", begun=())
             except BaseException:
                 await self._undo(live.unstart())
                 raise
@@ -138,7 +124,7 @@ class Labs:
 
         LabNotFound, AccessDenied, and what Launcher.launch raises.
         """
-        live = self._live(spec.network.lab)
+        live = self._roll.get(spec.network.lab)
         account, _ = await self._ground.launcher().account(spec.user)
         if live.lab.owner != account.uid:
             raise AccessDenied(
@@ -150,6 +136,7 @@ class Labs:
                 raise LaunchFailed(
                     f"The lab {live.lab.name} does not run: start it first (`nestctl lab start`)."
                 )
+            await live.guests.found()
             return await live.join(spec, extension)
 
     async def close(self) -> None:
@@ -157,35 +144,34 @@ class Labs:
         for task in self._tasks:
             task.cancel()
         await tasks.wait(self._tasks)
-        for live in self._labs.values():
+        for live in self._roll:
             await live.segment.close()
-
-    def _live(self, name: str) -> LiveLab:
-        if name not in self._labs:
-            raise LabNotFound(f"There is no lab {name!a}: `nestctl lab list` names those that are.")
-        return self._labs[name]
 
     async def _quiet(self, name: str) -> LiveLab:
         """The lab of that name, when nestd itself is done with what it does to it. LabNotFound."""
-        await self._live(name).idle(_JOINED, _SETTLED)
-        return self._live(name)
+        await self._roll.get(name).idle(_JOINED, _SETTLED)
+        return self._roll.get(name)
+
+    async def _take_up(self, lab: Lab) -> None:
+        live = LiveLab(self._ground, lab)
+        try:
+            await live.segment.find()
+        except CallFailed as error:
+            log.error(
+                f"The lab {lab.name} is left out, and what it has left alone: systemd does not tell of "
+                f"{labplaces.unit(lab.name)}: {error.text}"
+            )
+        else:
+            self._add(live)
 
     def _add(self, live: LiveLab) -> None:
-        self._labs[live.lab.name] = live
-        self._views[live.lab.name] = live.view()
         live.segment.on_end = self.refresh
-        self._told.added(live.view())
+        self._roll.add(live)
 
     def _look(self, live: LiveLab) -> None:
-        self._tell(live)
-        if live.segment.runs and not live.running() and not live.busy:
+        self._roll.look(live)
+        if live.segment.runs and not live.guests.running() and not live.busy:
             self._run(self._settle(live))
-
-    def _tell(self, live: LiveLab) -> None:
-        before, now = self._views[live.lab.name], live.view()
-        if before != now:
-            self._views[live.lab.name] = now
-            self._told.changed(now)
 
     @contextmanager
     def _alone(self, live: LiveLab, doing: str) -> Iterator[None]:
@@ -193,7 +179,7 @@ class Labs:
             with live.alone(doing):
                 yield
         finally:
-            if self._labs.get(live.lab.name) is live:
+            if live in self._roll:
                 self._look(live)
 
     async def _undo(self, work: Coroutine[Any, Any, None]) -> None:
@@ -202,10 +188,9 @@ class Labs:
 
     async def _remove(self, live: LiveLab) -> None:
         with self._alone(live, "removed"):
-            live.note(doing="remove")
+            await live.note(doing="remove")
             await live.erase()
-            del self._labs[live.lab.name]
-        self._told.removed(self._views.pop(live.lab.name))
+            self._roll.remove(live)
 
     async def _uncreate(self, live: LiveLab) -> None:
         try:
@@ -220,26 +205,23 @@ class Labs:
         """Undo what was cut short; with no guest left, end the segment."""
         await live.idle()
         name, doing = live.lab.name, live.lab.doing
-        if self._labs.get(name) is not live:
+        if live not in self._roll:
             return  # it was removed meanwhile
         try:
             with live.alone(_SETTLED):
                 if doing in ("create", "remove"):
                     await live.erase()
-                    del self._labs[name]
+                    self._roll.remove(live)
                 elif doing == "start":
                     await live.unstart()
-                elif await live.forsaken():
+                elif await live.guests.forsaken():
                     await live.segment.stop()
         except (BusError, CallFailed) as error:
             log.error(
                 f"The lab {name} was left in the middle of something, and could not be settled: {error}"
             )
             return
-        if name in self._labs:
-            self._tell(live)
-        else:
-            self._told.removed(self._views.pop(name))
+        self._roll.look(live)
         if doing:
             log.info(f"The lab {name} was settled: an earlier nestd ended before its {doing} did.")
 

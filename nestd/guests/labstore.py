@@ -13,7 +13,7 @@ from typing import Any
 
 from nestd import log
 from nestd.errors import InvalidArgs, Malformed
-from nestd.guests import labplaces
+from nestd.guests import labplaces, places
 from nestd.guests.lab import Lab, check
 from nestd.host import files
 from nestd.host.root import Root
@@ -28,7 +28,7 @@ def save(root: Root, lab: Lab) -> None:
     text = json.dumps(lab._asdict(), default=_coded)
     if len(text) > _LIMIT:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), labplaces.record(lab.name))
-    files.make_folder(root, labplaces.STORE, 0o700)
+    files.make_folder(root, places.LABS, 0o700)
     files.replace(root, labplaces.record(lab.name), text, 0o600)
 
 
@@ -40,7 +40,7 @@ def kept(root: Root, name: str) -> bool:
 def load_all(root: Root) -> tuple[Lab, ...]:
     """All labs, by name. What is no lab's record is left alone, and said to be there. OSError."""
     found = []
-    for file in files.names(root, labplaces.STORE):
+    for file in files.names(root, places.LABS):
         name, dot, kind = file.rpartition(".")
         if f"{dot}{kind}" != ".json" or not re.fullmatch(labplaces.NAME_PATTERN, name):
             continue

@@ -3,33 +3,25 @@
 
 from __future__ import annotations
 
-import errno
-import signal
-import socket
 from typing import NamedTuple, Protocol
 
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
 from nestd.guestmodel import GuestRecord, GuestSpec, VcpuVerdict
-from nestd.guests import firmware, places, prepare, programs, records, refusals, sandbox, vcpu
+from nestd.guests import firmware, places, prepare, programs, qemuunit, records, refusals, sandbox, vcpu
 from nestd.guests.handover import Handover
 from nestd.guests.registry import Registry
 from nestd.host import words
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
-from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
+from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket
 from nestd.host.root import Root
 from nestd.host.units import UNIT, JobFailed, UnitExists, Units, UnitWatch
 from nestd.model import Extension
 from nestd.text import qemu
 from nestd.wire.library import Variant
 
-# Seconds until QEMU listens; opening slow disks comes before that.
-_LISTEN_LIMIT = 30.0
-_LISTEN_PAUSE = 0.02
-_EXCHANGE_LIMIT = 10.0
-# Seconds for the unit's end once QEMU hung up, or was told to go (systemd kills it after 10).
-_END_LIMIT = 20.0
+_EXCHANGE_LIMIT = 10.0  # seconds
 
 
 class KnowsAccounts(Protocol):
@@ -189,7 +181,9 @@ class Launcher:
         self, watch: UnitWatch, spec: GuestSpec, extension: Extension, uid: int, runs: bool
     ) -> VcpuVerdict:
         try:
-            async with QmpSocket(await self._connection(watch, spec.name, uid), _EXCHANGE_LIMIT) as monitor:
+            path = self._root.path(places.qmp(spec.name))
+            connection = await qemuunit.monitor(path, uid, watch.ended)
+            async with QmpSocket(connection, _EXCHANGE_LIMIT) as monitor:
                 verdict = await vcpu.ask(monitor, extension)
                 if spec.require_nesting and not verdict.nesting:
                     raise NestingNotGranted(refusals.not_granted(spec, extension, verdict))
@@ -201,19 +195,9 @@ class Launcher:
         except (NotTheGuest, QmpRefused, Malformed) as error:
             raise LaunchFailed(f"QEMU of {spec.name} cannot be talked to: {error}.") from error
         except OSError as error:
-            await tasks.wait([watch.ended], _END_LIMIT)
+            await tasks.wait([watch.ended], qemuunit.END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(refusals.not_started(spec.name, why)) from error
-
-    async def _connection(self, watch: UnitWatch, name: str, uid: int) -> socket.socket:
-        path = self._root.path(places.qmp(name))
-        async with tasks.timeout(_LISTEN_LIMIT):
-            while not watch.ended.done():
-                try:
-                    return connect(path, uid)
-                except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-                    await tasks.sleep(_LISTEN_PAUSE)
-        raise ConnectionResetError(errno.ECONNRESET, "QEMU ended before it listened")
 
     async def _undo(self, watch: UnitWatch) -> None:
         """Leave nothing of a unit; goes on to its end even if whoever waits for it is cancelled (again)."""
@@ -224,12 +208,7 @@ class Launcher:
 
     async def _remove(self, watch: UnitWatch) -> None:
         try:
-            watch.settle(await self._units.properties(watch.unit))
-            await self._units.stop(watch.unit)
-            await tasks.wait([watch.ended], _END_LIMIT)
-            if not watch.ended.done():
-                await self._units.kill(watch.unit, signal.SIGKILL)
-            await self._units.reset_failed(watch.unit)
+            await qemuunit.remove(self._units, watch)
         except CallFailed as error:
             log.warning(f"{watch.unit} could not be removed: {error}")
         finally:

@@ -4,24 +4,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from nestd import log, tasks
-from nestd.errors import BusError, Busy, CallFailed, Failed, GuestExists, GuestNotFound, LaunchFailed
+from nestd.errors import BusError, Busy, CallFailed, Failed, GuestExists, LaunchFailed
 from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests import lab as values
-from nestd.guests import labdisks, labstore, places
+from nestd.guests import labdisks, labstore
 from nestd.guests.lab import Lab, LabView
+from nestd.guests.labguests import LabGuests
 from nestd.guests.launch import KnowsAccounts, Launcher
 from nestd.guests.registry import Registry
 from nestd.guests.segment import Segment
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
 from nestd.host.root import Root
-from nestd.host.units import OVER, Units
+from nestd.host.units import Units
 from nestd.model import Extension
-from nestd.text import qemu
 
 # Seconds that a guest which joined a lab that is removed has to power off: its disks stay.
 _JOINED_LIMIT = 30.0
@@ -46,9 +46,11 @@ class LiveLab:
         self._ground = ground
         self.lab = lab
         self.segment = Segment(ground.root, ground.commands, ground.units, ground.path, lab.name, lab.owner)
+        self.guests = LabGuests(ground.registry, ground.units, lambda: self.lab)
         self._busy = ""
         self._idle = tasks.Event()
         self._idle.set()
+        self._noting: set[tasks.Task[None]] = set()
 
     @property
     def busy(self) -> bool:
@@ -73,19 +75,24 @@ class LiveLab:
         while self._busy and (not doings or self._busy in doings):
             await self._idle.wait()
 
-    def running(self) -> frozenset[str]:
-        """The guests that are in it now."""
-        return frozenset(record.name for record in self._ground.registry.records if self._holds(record))
-
     def view(self) -> LabView:
         """The lab as the bus shows it."""
-        return values.view(self.lab, self.running(), linked=self.segment.runs)
+        return values.view(self.lab, self.guests.running(), linked=self.segment.runs)
 
-    def note(self, **changes: Any) -> None:
-        """Remember it otherwise. LaunchFailed: it cannot be kept."""
-        lab = self.lab._replace(**changes)
+    async def note(self, **changes: Any) -> None:
+        """Remember it otherwise. LaunchFailed: it cannot be kept.
+
+        Once begun it goes to its end, whoever waits; what comes next waits for that.
+        """
+        await tasks.wait(self._noting)
+        task = tasks.create_task(self._note(self.lab._replace(**changes)))
+        self._noting = {task}
+        await task
+
+    async def _note(self, lab: Lab) -> None:
         try:
-            labstore.save(self._ground.root, lab)
+            # Up to a MiB with its fsync, and other writers may have filled the disk's queue.
+            await tasks.to_thread(labstore.save, self._ground.root, lab)
         except OSError as error:
             raise LaunchFailed(
                 f"The record of the lab {lab.name} cannot be kept: {error.filename}: {error.strerror}."
@@ -126,55 +133,33 @@ class LiveLab:
         """
         if spec.name in (values.node(self.lab, number) for number in self.lab.numbers):
             raise GuestExists(f"{spec.name} is a node of the lab {self.lab.name}: choose another name.")
-        running = self.running()
+        running = self.guests.running()
         number = values.number_for(self.lab, spec.name, running)
         gone = [name for name in self.lab.joined if name not in running]
         await self.segment.unplug(gone)
         joined = {name: other for name, other in self.lab.joined.items() if name in running}
-        self.note(joined={**joined, spec.name: number})
+        await self.note(joined={**joined, spec.name: number})
         return await self.launch(spec._replace(network=values.plug(self.lab, number)), extension)
 
-    async def end(self, guests: Iterable[str], limit: float) -> None:
-        """Have these guests switched off, all at once, `limit` seconds each. Timeout, Failed."""
-        registry = self._ground.registry
-        work = [tasks.create_task(registry.stop(guest, limit)) for guest in guests]
-        await tasks.wait(work)
-        failures = [failure for task in work if (failure := task.exception()) is not None]
-        for failure in failures:
-            if not isinstance(failure, GuestNotFound):  # it has ended by itself
-                raise failure
-
     async def halt(self, limit: float) -> None:
-        """`end` all that run, then the segment. Timeout, Failed."""
-        await self.end(self.running(), limit)
+        """Switch all of it off, `limit` seconds after the power buttons at the latest. Timeout, Failed."""
+        await self._look_for()
+        await self.guests.switch_off(self.guests.running(), limit)
         try:
+            await self.guests.end(self.guests.names)
             await self.segment.stop()
         except CallFailed as error:
             raise Failed(
-                f"The guests of the lab {self.lab.name} have ended, but systemd does not stop its segment: "
-                f"{error.text}. Stop the lab again."
+                f"systemd does not stop all of the lab {self.lab.name}: {error.text}. Stop the lab again."
             ) from error
-
-    async def end_nodes(self, numbers: Iterable[int]) -> None:
-        """Leave nothing of these nodes, found again or not. Timeout, Failed, CallFailed."""
-        running = self.running()
-        names = [values.node(self.lab, number) for number in numbers]
-        await self.end([name for name in names if name in running], 0.0)
-        for unit in await self._lost(names):
-            await self._ground.units.stop(unit)
-
-    async def forsaken(self) -> bool:
-        """Whether no unit of a guest of it runs, found again or not. CallFailed."""
-        names = [*self.lab.joined, *(values.node(self.lab, number) for number in self.lab.numbers)]
-        return not self.running() and not await self._lost(names)
 
     async def unstart(self) -> None:
         """Stop again what was begun to be started, and say so if that fails."""
         try:
-            await self.end_nodes(self.lab.begun)
-            if await self.forsaken():
+            await self.guests.end(values.node(self.lab, number) for number in self.lab.begun)
+            if await self.guests.forsaken():
                 await self.segment.stop()
-            self.note(doing="", begun=())
+            await self.note(doing="", begun=())
         except (BusError, CallFailed) as error:
             log.error(f"What was started of the lab {self.lab.name} could not be stopped again: {error}")
 
@@ -182,29 +167,19 @@ class LiveLab:
         """Leave nothing of it. Timeout, Failed: the record stays, and says what was being done."""
         root, units, name = self._ground.root, self._ground.units, self.lab.name
         try:
-            await self.end([guest for guest in self.running() if guest in self.lab.joined], _JOINED_LIMIT)
-            await self.end_nodes(self.lab.numbers)
+            await self._look_for()
+            running = self.guests.running()
+            await self.guests.switch_off([name for name in self.lab.joined if name in running], _JOINED_LIMIT)
+            await self.guests.end(self.guests.names)
             await self.segment.stop()
             await labdisks.remove(root, units, name)
+            await tasks.wait(self._noting)
             labstore.remove(root, name)
         except (CallFailed, OSError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise Failed(f"The lab {name} is only half removed: {why}. Remove it again.") from error
 
-    def _holds(self, record: GuestRecord) -> bool:
-        return record.lab == self.lab.name and record.owner == self.lab.owner
-
-    async def _lost(self, names: Iterable[str]) -> list[str]:
-        """The units of guests of it that run and that nobody has found again. CallFailed."""
-        units, known = self._ground.units, {record.name for record in self._ground.registry.records}
-        states = await units.matching(places.UNIT_PATTERN)
-        found = []
-        for unit in (places.unit(name) for name in names if name not in known):
-            if states.get(unit, "inactive") not in OVER:
-                properties = await units.properties(unit)
-                # It may have ended meanwhile: then systemd knows nothing of it any more.
-                command = properties.get("ExecStart")
-                shape = qemu.shape(command[0][1]) if command else None
-                if shape and shape.lab == self.lab.name and properties.get("User") == str(self.lab.owner):
-                    found.append(unit)
-        return found
+    async def _look_for(self) -> None:
+        """Wait for guests that are still to be found again: then they have a power button."""
+        with suppress(Busy):  # without one, too, they can be ended
+            await self.guests.found()

@@ -16,6 +16,8 @@ RUNTIME = f"/run/{RUNTIME_DIRECTORY}"
 CONSOLE_LOGS = "/run/nestd/console"
 REGISTRY = "/run/nestd/registry"
 HANDOVER = "/run/nestd/handover"
+# Where labs are remembered: the daemon's start looks whether there are any.
+LABS = "/var/lib/nestd/labs"
 
 
 def unit(name: str) -> str:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nestd import log, tasks
-from nestd.errors import GuestExists, GuestNotFound
+from nestd.errors import Busy, GuestExists, GuestNotFound
 from nestd.guestmodel import GuestRecord
 from nestd.guests import places, records
 from nestd.guests.ended import Ended
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Seconds that finding the guests of an earlier nestd may keep everybody waiting; what takes longer, as its
 # QEMU does not answer, comes when it comes.
 _PATIENCE = 5.0
+# Seconds that somebody who cannot go on before waits for it: more than guests/adopt.py takes.
+_FINDING = 20.0
 
 
 class Told(Protocol):
@@ -56,6 +58,7 @@ class Registry:
         self._ended = Ended(root, told.forgotten)
         self._words: LastWords | None = None
         self._reserved: set[str] = set()
+        self._finding: Mapping[str, tasks.Task[None]] = {}
         self._tasks: set[tasks.Task[None]] = set()
 
     @property
@@ -111,8 +114,16 @@ class Registry:
         from nestd.guests.restore import Restorer  # noqa: PLC0415 -- only where there are guests
 
         restorer = Restorer(self._root, self._units, self)
-        work = [self._run(self._restore(restorer, name, state)) for name, state in sorted(states.items())]
-        await tasks.wait(work, _PATIENCE)
+        order = sorted(states.items())
+        self._finding = {name: self._run(self._restore(restorer, name, state)) for name, state in order}
+        await tasks.wait(self._finding.values(), _PATIENCE)
+
+    async def found(self, names: Iterable[str], limit: float = _FINDING) -> None:
+        """Return when none of these guests of an earlier nestd is looked for any more, found or not. Busy."""
+        work = {name: self._finding[name] for name in names if name in self._finding}
+        await tasks.wait(work.values(), limit)
+        if late := [name for name, task in work.items() if not task.done()]:
+            raise Busy(f"nestd is still finding out what became of {', '.join(late)}: try again in a moment.")
 
     async def stop(self, name: str, limit: float = 30.0) -> None:
         """Press the power button; after `limit` seconds, or if it cannot be pressed, stop the unit.
@@ -154,7 +165,9 @@ class Registry:
             return self._lives[name]
         if self._ended.get(name):
             raise GuestNotFound(f"The guest {name} has ended: `nestctl show {name}` tells how.")
-        raise GuestNotFound(f"There is no guest {name!a}: `nestctl list` names those that run.")
+        from nestd.guests.checks import shown  # noqa: PLC0415 -- only where somebody errs
+
+        raise GuestNotFound(f"There is no guest {shown(name)}: `nestctl list` names those that run.")
 
     async def _restore(self, restorer: Restorer, name: str, state: str) -> None:
         with self.reserve(name):

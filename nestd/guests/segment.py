@@ -8,28 +8,24 @@ no device and no right of root's in it, nor does a guest need to connect(2); and
 from __future__ import annotations
 
 import errno
-import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from nestd import tasks
 from nestd.errors import CallFailed, LaunchFailed, Malformed
 from nestd.guestmodel import GuestSpec
-from nestd.guests import emulator, labplaces, sandbox
+from nestd.guests import labplaces, programs, qemuunit, sandbox
 from nestd.host import words
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
-from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket, connect
+from nestd.host.qmpsocket import NotTheGuest, QmpRefused, QmpSocket
 from nestd.host.root import Root
 from nestd.host.units import JobFailed, UnitExists, Units, UnitWatch
 from nestd.text import qemuhub
 from nestd.wire.library import Variant
 
-# Seconds, as for a guest.
-_LISTEN_LIMIT = 30.0
-_LISTEN_PAUSE = 0.02
-_END_LIMIT = 20.0
 # Bytes: QEMU itself, and what nodes have sent and others have not read yet.
 _MEMORY = 256 << 20
 _TASKS = 16
@@ -59,7 +55,11 @@ class Segment:
     async def find(self) -> None:
         """Take up the unit that an earlier nestd started, if it runs. CallFailed."""
         watch = await self._units.follow(labplaces.unit(self._lab))
-        watch.settle(await self._units.properties(watch.unit))
+        try:
+            watch.settle(await self._units.properties(watch.unit))
+        except BaseException:
+            await watch.close()
+            raise
         if watch.ended.done():
             await watch.close()
         else:
@@ -81,7 +81,8 @@ class Segment:
 
     async def _start(self, watch: UnitWatch, account: Account) -> None:
         runtime = self._root.path(labplaces.runtime(self._lab))
-        argv = [emulator.find(self._root, self._path), *qemuhub.arguments(self._lab, runtime)]
+        program = programs.find(self._root, self._path, programs.QEMU)
+        argv = [program, *qemuhub.arguments(self._lab, runtime)]
         try:
             await self._units.reset_failed(watch.unit)
             await self._units.start_transient(watch.unit, _properties(self._lab, account, argv))
@@ -94,7 +95,7 @@ class Segment:
             ) from error
         except (JobFailed, LaunchFailed) as error:
             watch.settle(await self._units.properties(watch.unit))
-            await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else _END_LIMIT)
+            await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else qemuunit.END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error
 
@@ -122,26 +123,17 @@ class Segment:
         """Take the ports of guests away that are gone. A segment that is gone has none. LaunchFailed."""
         if not self.runs or not guests:
             return
-        try:
+        with self._talking():
             async with await self._monitor() as monitor:
                 for guest in guests:
                     await self._drop(monitor, guest)
-        except (OSError, QmpRefused, Malformed) as error:
-            raise LaunchFailed(
-                f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
-            ) from error
 
     async def stop(self) -> None:
         """Leave nothing of it; none is fine. CallFailed: it is still followed, and can be stopped again."""
         watch = self._watch
         if watch is None:
             return
-        watch.settle(await self._units.properties(watch.unit))
-        await self._units.stop(watch.unit)
-        await tasks.wait([watch.ended], _END_LIMIT)
-        if not watch.ended.done():
-            await self._units.kill(watch.unit, signal.SIGKILL)
-        await self._units.reset_failed(watch.unit)
+        await qemuunit.remove(self._units, watch)
         await self.close()
 
     async def close(self) -> None:
@@ -167,26 +159,24 @@ class Segment:
 
     async def _greet(self) -> None:
         """Have it said that it is there. LaunchFailed."""
-        try:
+        with self._talking():
             async with await self._monitor():
                 pass
-        except (OSError, QmpRefused, Malformed) as error:
-            raise LaunchFailed(
-                f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
-            ) from error
 
     async def _monitor(self) -> QmpSocket:
         """A connection to the monitor. LaunchFailed."""
-        path = self._root.path(labplaces.qmp(self._lab))
+        with self._talking():
+            if self._watch is None:
+                raise ConnectionResetError(errno.ECONNRESET, "QEMU has ended")
+            path = self._root.path(labplaces.qmp(self._lab))
+            return QmpSocket(await qemuunit.monitor(path, self._owner, self._watch.ended))
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        """LaunchFailed where what is done within fails."""
         try:
-            async with tasks.timeout(_LISTEN_LIMIT):
-                while self.runs:
-                    try:
-                        return QmpSocket(connect(path, self._owner))
-                    except (FileNotFoundError, ConnectionRefusedError, BlockingIOError):
-                        await tasks.sleep(_LISTEN_PAUSE)
-            raise ConnectionResetError(errno.ECONNRESET, "it has ended")
-        except (OSError, NotTheGuest) as error:
+            yield
+        except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
             raise LaunchFailed(
                 f"The segment of the lab {self._lab} cannot be talked to: {_why(error)}."
             ) from error

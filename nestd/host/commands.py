@@ -91,7 +91,12 @@ class _Child:
 
     def __init__(self, loop: Loop, program: str, argv: tuple[str, ...], path: str) -> None:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
-        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        try:
+            err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        except BaseException:
+            os.close(out_read)
+            os.close(out_write)
+            raise
         try:
             self._pid = _spawn(program, argv, path, out_write, err_write)
         except BaseException:

@@ -43,11 +43,21 @@ def read(root: Root) -> Settings:
             log.warning(f"{path}:{line}: {why}. The line is left out; see nestd.conf(5).")
 
         found |= settings.parse(text, complain)
+    prometheus, features = (
+        "" if found[key] == "none" else "/" + "/".join(step for step in found[key].split("/") if step)
+        for key in ("PrometheusTextfile", "NodeFeatureFile")
+    )
+    if prometheus and prometheus == features:
+        log.warning(
+            f"PrometheusTextfile= and NodeFeatureFile= both name {features}, and each would replace the "
+            "other: NodeFeatureFile= is left out; see nestd.conf(5)."
+        )
+        features = ""
     return Settings(
         enforce=found["Enforce"] != "no",
         loader="" if found["Loader"] == "auto" else found["Loader"],
-        prometheus="" if found["PrometheusTextfile"] == "none" else found["PrometheusTextfile"],
-        features="" if found["NodeFeatureFile"] == "none" else found["NodeFeatureFile"],
+        prometheus=prometheus,
+        features=features,
     )
 
 

@@ -134,7 +134,7 @@ class IdleWatch:
     def _open_nodes(self, pid: int) -> list[str] | None:
         """The process's descriptors of /dev/kvm, which may be a node of its own; None: it holds nothing."""
         folder = f"/proc/{pid}/fd"
-        found = [(name, self._root.link(f"{folder}/{name}") or "") for name in self._names(folder)]
+        found = [(name, self._link(f"{folder}/{name}")) for name in self._names(folder)]
         if not any(holds(link) for _, link in found):
             return None
         return [f"{folder}/{name}" for name, link in found if link.endswith(_NODE)]
@@ -144,6 +144,12 @@ class IdleWatch:
             return self._root.names(folder)
         except PermissionError:
             return ()
+
+    def _link(self, path: str) -> str:
+        try:
+            return self._root.link(path) or ""
+        except PermissionError:  # what the kernel says of a process that ends just now
+            return ""
 
     def _watch_nodes(self) -> None:
         """Watch /dev/kvm, and by way of its descriptors the node that the witness has opened."""

@@ -26,8 +26,8 @@ class Signal(Protocol):
     def sender(self) -> str: ...
 
 
-class Bus(Protocol):
-    """The message bus, as bus/connection.py gives it."""
+class Caller(Protocol):
+    """The message bus, as bus/connection.py gives it: what is asked of others."""
 
     async def call(
         self,
@@ -46,6 +46,10 @@ class Bus(Protocol):
 
         A value of the type h is a place in `fds`, which stay the caller's.
         """
+
+
+class Bus(Caller, Protocol):
+    """The same, and what others tell."""
 
     async def subscribe(self, rule: str, handler: Callable[[Signal], None]) -> Callable[[], Awaitable[None]]:
         """Have `handler` called for what matches `rule`, until the returned function is awaited."""

@@ -86,11 +86,20 @@ def choose(root: Root) -> bls.Entry:
         raise Untold(f"systemd-boot's default, {chosen.path}, boots no Linux kernel")
     if chosen.linux.lower().endswith(".efi") and chosen.linux != chosen.path and not chosen.options:
         # An entry that starts a unified kernel image and adds nothing: the image's own line counts.
-        inside = next(
-            (at for at in (f"{one}{chosen.linux}" for one in PARTITIONS) if root.exists(at)), chosen.linux
-        )
-        return image(root, inside)
+        return image(root, _started(root, chosen))
     return chosen
+
+
+def _started(root: Root, one: bls.Entry) -> str:
+    """Where the image is that an entry starts; its path may begin without a slash. Raises Untold, OSError."""
+    found = [at for at in (f"{place}/{one.linux.lstrip('/')}" for place in PARTITIONS) if _there(root, at)]
+    if not found:
+        raise Untold(f"{one.path} starts {one.linux}, which is not found")
+    return found[0]
+
+
+def _there(root: Root, path: str) -> bool:
+    return ".." not in path.split("/") and "\0" not in path and root.exists(path)
 
 
 def _name(one: bls.Entry) -> str:

@@ -16,6 +16,8 @@ _CLOSE_WRITE, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x8, 0x40, 0x80, 0x100,
 _DELETE_SELF, _MOVE_SELF, _ONLYDIR = 0x400, 0x800, 0x1000000
 _MASK = _CLOSE_WRITE | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR
 _EVENT = struct.Struct("=iIII")  # wd, mask, cookie, length of the name that follows
+# A link that leads to itself is as good as none, and may become one that leads somewhere.
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 # Seconds in which further events belong to the same change: a package or an editor writes more than once.
 _TOGETHER = 0.05
 
@@ -64,7 +66,7 @@ class FolderWatch:
             try:
                 watch = inotify.add(path, _MASK)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENOTDIR) or path == self._top:
+                if error.errno not in _MISSING or path == self._top:
                     raise
                 path = os.path.dirname(path)
                 continue

@@ -31,7 +31,7 @@ def parse(data: bytes) -> Staged:
     try:
         said = _dictionary(data)
         target = _dictionary(_typed(said["target"], "a{sv}"))
-        name, system = (_string(_typed(target[key], "s")) for key in ("name", "osname"))
+        name, system = (_name(_string(_typed(target[key], "s"))) for key in ("name", "osname"))
         kargs = _elements(_typed(said["kargs"], "as"), 1) if "kargs" in said else []
         extra = _elements(_typed(said["bootconfig-extra"], "a{ss}"), 1) if "bootconfig-extra" in said else []
         return Staged(
@@ -42,6 +42,12 @@ def parse(data: bytes) -> Staged:
         )
     except (KeyError, ValueError, IndexError) as failure:
         raise Malformed(f"not a staged deployment of ostree: {failure!r}") from None
+
+
+def _name(text: str) -> str:
+    if text in {"", ".", ".."} or "/" in text or "\0" in text:
+        raise ValueError(f"{text!r} is no name of a folder")
+    return text
 
 
 def _width(data: bytes) -> int:

@@ -166,7 +166,10 @@ def test_each_is_done_once_and_in_check_mode_not_at_all(ansible: Ansible, root: 
     lines = tree.read(f"{CONF}/50-ansible.conf").splitlines()
     said = [line for line in lines if not line.startswith("#")]
     assert said == ["[Export]", "PrometheusTextfile=/srv/nestd.prom", "[Nesting]", "Enforce=no"]
-    ansible.run(Play({}, 1, {}))
+    # Where there is no folder yet, check mode does not stumble over it.
+    new = str(tree.path("/etc/nestd/new.d"))
+    ansible.run(Play({}, 1, {}), Play({**conf, "conf_folder": new}, 2, {}, check=True))
+    assert not tree.root.exists("/etc/nestd/new.d")
     assert [path.name for path in tree.path(CONF).iterdir()] == ["90-mine.conf"]
 
 

@@ -70,6 +70,12 @@ def members(interfaces: Mapping[str, Interface]) -> list[Member]:
     return found
 
 
+def _waits(nested: str) -> Asked:
+    """A change of what is so now that waits where somebody holds the driver."""
+    member = Member(MANAGER, "Disable" if nested == "on" else "Enable", "a{sv}", PATH)
+    return Asked(member, PATH, [{"scope": Variant("s", "runtime"), "when-idle": Variant("b", True)}])
+
+
 class Fuzzed:
     """nestd, with the guest demo and the lab town for as long as nobody ends them."""
 
@@ -99,6 +105,8 @@ class Fuzzed:
         self._client.call(NAME, PATH, MANAGER, "CancelPending")
         self._tree.replace(_REFCNT, f"{self._held == 0:d}\n")
         before = self._properties()
+        if self._held == 0:
+            batch = [_waits(before["Nested"]), *batch]
         serials = {self._send(asked): asked for asked in batch}
         waiting = {serial for serial, asked in serials.items() if not asked.member.signal}
         end = self._client.post(NAME, PATH, "org.freedesktop.DBus.Peer", "Ping")

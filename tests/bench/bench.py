@@ -201,7 +201,7 @@ def goals(out: Figures) -> Iterator[str]:
     uevent = out.median("uevent to PropertiesChanged at a client, ms", "nestd")
     yield f"| uevent to PropertiesChanged | at most 5 ms | {uevent:.1f} ms |"
     status = ratio("nestctl status", "ms", "powerprofilesctl get")
-    yield f"| nestctl status / powerprofilesctl get | at most 1.2 | {status:.2f} |"
+    yield f"| nestctl status / powerprofilesctl get | at most 0.8 | {status:.2f} |"
 
 
 def main() -> None:

@@ -13,7 +13,9 @@ from nestd import errors
 from nestd.bus import boundary, guard
 from nestd.bus import interface as description
 from nestd.bus.exported import Call, Handler
+from nestd.bus.labs import CreateRequest
 from nestd.bus.manager import LaunchRequest
+from nestd.guests import lab as values
 from nestd.guests.request import guest_spec
 from nestd.model import Nesting, Scope, Waiting
 from nestd.wire.library import Variant
@@ -48,7 +50,7 @@ class _Guest:
 
     @property
     def state(self) -> object:
-        return ()
+        return self
 
     def properties(self) -> Mapping[str, Any]:
         return {}
@@ -188,6 +190,28 @@ def test_launch() -> None:
     assert judge.asked[0][2] == {"guest": "demo"}
     with pytest.raises(errors.AccessDenied):
         _judged(_Judge(), _call("Launch", "demo", {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "action", "says"),
+    [
+        ({}, guard.LAUNCH, "which may themselves run"),
+        ({"extra-args": ["-rtc", "base=utc"]}, guard.LAUNCH_RAW, "that nobody has checked"),
+    ],
+)
+def test_who_is_asked_about_a_lab_learns_its_name_and_its_size(
+    given: dict[str, Any], action: str, says: str
+) -> None:
+    lab = values.new("town", 0, "", {"nodes": 3, **given})
+    asked = CreateRequest("town", "", lab.options, lab.nodes, values.spec(lab, 1))
+    judge = _Judge(allowed=frozenset({action}))
+    pending = guard.Guard(judge)(_call("CreateLab", "town", given), asked, _Guest())
+    assert pending is not None
+    loop.run(pending)
+    [(_, about, details, _)] = judge.asked
+    assert (about, details["lab"], details["nodes"]) == (action, "town", "3")
+    question = details["polkit.message"]
+    assert '"$(lab)"' in question and "($(nodes))" in question and says in question
 
 
 def test_root_alone_chooses_the_user_and_nobody_is_asked_about_others() -> None:

@@ -84,3 +84,15 @@ def test_an_error_is_for_all_who_waited_for_it() -> None:
                 await each
 
     loop.run(go())
+
+
+def test_what_nobody_has_foreseen_is_no_earlier_answer() -> None:
+    numbers = iter([1])
+
+    async def go() -> None:
+        scan = Scan(lambda: 10 // next(numbers, 0))
+        assert await scan() == 10
+        with pytest.raises(ZeroDivisionError):
+            await scan()
+
+    loop.run(go())

@@ -182,7 +182,6 @@ ANSWERS: dict[str, tuple[str, list[Any]]] = {
     "Enable": ("a{sv}", [CHANGED]),
     "Disable": ("a{sv}", [CHANGED]),
     "Revert": ("a{sv}", [CHANGED]),
-    "Ping": ("", []),
     "Launch": ("o", [DEMO]),
     "Verify": ("a{sv}", [VERIFIED]),
     "MeasureExit": ("a{sv}", [MEASURED]),

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import subprocess
 from argparse import ArgumentTypeError
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from nestd.ctl import arguments, argumenttypes, guesttypes
+from nestd.ctl import __main__, arguments, argumenttypes, examples, guesttypes
+from tests.ctl.running import NESTCTL, TOP
 
 
 @pytest.mark.parametrize(
@@ -33,15 +38,35 @@ def test_what_is_no_count(text: str) -> None:
         argumenttypes.count(text)
 
 
-def test_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_a_disk() -> None:
     assert argumenttypes.disk("path=a,,b.img,format=raw,readonly,snapshot=off") == {
-        "path": f"{tmp_path}/a,b.img",
+        "path": "a,b.img",
         "format": "raw",
         "readonly": True,
         "snapshot": False,
     }
     assert argumenttypes.disk("format=qcow2,path=/x")["path"] == "/x"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone", "x: the folder that it is relative to is gone: write it from the root"),
+        ("\udcff", "is not UTF-8"),
+    ],
+)
+def test_a_folder_that_no_path_can_begin_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    if name == "gone":
+        folder.rmdir()
+    assert arguments.parse(["launch", "demo", "--cdrom=/x"]).cdrom == "/x"
+    with pytest.raises(SystemExit):
+        arguments.parse(["launch", "demo", "--cdrom=x"])
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -134,6 +159,18 @@ def test_user_data_that_cannot_be(tmp_path: Path, content: int | None, words: st
         guesttypes.user_data(str(path))
 
 
+def test_user_data_of_a_standard_input_that_is_closed() -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&-', "sh", *NESTCTL, "launch", "demo", "--user-data", "-"],
+        cwd=TOP,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "--user-data: standard input is closed" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("scope", "value"),
     [([], "both"), (["--runtime"], "runtime"), (["--boot"], "boot"), (["--scope=boot"], "boot")],
@@ -213,3 +250,44 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         arguments.parse([command, "--help"])
     assert ended.value.code == 0
     assert "--no-ask-password" in capsys.readouterr().out
+
+
+def test_each_command_is_somewhere() -> None:
+    def below(part: argparse.ArgumentParser, name: str = "") -> list[str]:
+        found = [x.choices for x in part._actions if isinstance(x, argparse._SubParsersAction)]
+        named = [
+            each
+            for choices in found
+            for word, one in choices.items()
+            for each in below(one, f"{name} {word}")
+        ]
+        return named or [name.strip()]
+
+    assert sorted(below(arguments.parser())) == sorted(__main__.COMMANDS)
+    for where in __main__.COMMANDS.values():
+        module, _, name = where.partition(":")
+        assert callable(getattr(import_module(f"nestd.ctl.{module}"), name))
+
+
+def test_the_commonest_call_is_understood_as_the_parser_would() -> None:
+    for argv in ([], ["status"]):
+        assert vars(__main__._parse(argv)) == vars(arguments.parse(argv))
+
+
+@pytest.mark.parametrize("command", ["lab", *filter(examples.of, __main__.COMMANDS)])
+def test_the_examples_of_help_are_understood(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("me.yaml", "node.yaml"):
+        (tmp_path / name).write_text("#cloud-config\n")
+    shown = examples.of(command)
+    with pytest.raises(SystemExit):
+        arguments.parse([command, "--help"])
+    assert shown in capsys.readouterr().out
+    lines = shown.replace("\\\n", " ").splitlines()
+    assert all(len(line) <= 80 for line in shown.splitlines())
+    for found in filter(
+        None, (re.search(r"nestctl ((?:[^ |)]+ {0,2}| {6}(?=--))+)", line) for line in lines)
+    ):
+        assert arguments.parse(found[1].split()).command.startswith(("console", "lab", command))

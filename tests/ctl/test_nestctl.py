@@ -324,8 +324,8 @@ def test_no_bus(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        f"nestctl: cannot reach the system bus at {tmp_path}/none: No such file or directory. "
-        "Is dbus running?\n"
+        f"nestctl: cannot reach the system bus at {tmp_path}/none: No such file or directory.\n"
+        "    Is dbus running?\n"
     )
 
 
@@ -503,7 +503,19 @@ def test_interrupted(fake: Fake) -> None:
 
 def test_it_loads_little() -> None:
     """Starting is most of what a call costs: nothing heavy is imported before it is needed."""
-    code = "import sys, nestd.ctl.__main__; print(*sys.modules)"
+    code = "import sys, nestd.ctl.__main__, nestd.ctl.commands; print(*sys.modules)"
     done = subprocess.run([NESTCTL[0], "-c", code], check=True, capture_output=True, text=True, timeout=LIMIT)
-    heavy = {"asyncio", "dataclasses", "inspect", "logging", "json", "pathlib", "subprocess", "urllib", "ssl"}
+    heavy = {
+        "argparse",
+        "pwd",
+        "asyncio",
+        "dataclasses",
+        "inspect",
+        "logging",
+        "json",
+        "pathlib",
+        "subprocess",
+        "urllib",
+        "ssl",
+    }
     assert heavy.isdisjoint(done.stdout.split())

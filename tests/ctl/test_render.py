@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nestd.ctl import guestrender, render
-from nestd.ctl.style import Style
-from nestd.ctl.table import lines, visible
+from nestd.ctl.style import PLAIN, Style
+from nestd.ctl.table import columns, lines, visible
 
 STATUS: dict[str, Any] = {
     "extension": "svm",
@@ -168,6 +168,17 @@ def test_dry_run() -> None:
     assert render.change(CHANGED | {"changed": False, "steps": []}, True) == (
         "There is nothing to do: it is already so.\n"
         "Nothing was done. Nesting is off now; at the next boot: off.\n"
+    )
+
+
+def test_a_table_of_wide_and_of_combining_letters() -> None:
+    """A terminal gives the first two columns, the second none (UAX 11)."""
+    rows = [("PID", "COMMAND", "UNIT"), ("1", "虚拟机", "a"), ("2", "cafe\u0301", "b"), ("3", "plain", "c")]
+    assert columns(rows, PLAIN) == (
+        "PID  COMMAND  UNIT\n"  #
+        "1    虚拟机   a\n"
+        "2    cafe\u0301     b\n"
+        "3    plain    c\n"
     )
 
 

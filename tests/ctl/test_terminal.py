@@ -37,7 +37,7 @@ def test_an_empty_no_color_says_nothing(fake: Fake) -> None:
 def test_errors_are_red(fake: Fake) -> None:
     with Terminal(fake, "show", "nobody") as terminal:
         assert terminal.end() == 1
-    assert "\x1b[31mnestctl:\x1b[0m no guest of that name \x1b[2m[GuestNotFound]\x1b[0m" in terminal.seen
+    assert "\x1b[31mnestctl: no guest of that name\x1b[0m \x1b[2m[GuestNotFound]\x1b[0m" in terminal.seen
 
 
 def test_progress_while_it_lasts(fake: Fake) -> None:
@@ -80,6 +80,16 @@ def test_a_step_with_many_words_keeps_to_its_line(fake: Fake, columns: int, widt
         assert terminal.end() == -signal.SIGINT
     lines = [line for line in terminal.seen.replace("\x1b[K", "").split("\r") if "dracut" in line]
     assert lines and all(len(line) < width and "... (" in line for line in lines)
+
+
+def test_wide_letters_keep_to_their_line(fake: Fake) -> None:
+    fake.fail({"Launch": None})
+    with Terminal(fake, "launch", "虚" * 30, columns=40) as terminal:
+        terminal.expect("Starting 虚")
+        terminal.process.send_signal(signal.SIGINT)
+        assert terminal.end() == -signal.SIGINT
+    lines = [line for line in terminal.seen.replace("\x1b[K", "").split("\r") if "Starting" in line]
+    assert lines and all(len(line) + line.count("虚") < 40 for line in lines)
 
 
 def test_a_change_that_was_quick_leaves_no_trace_of_its_job(fake: Fake) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.daemon.village import land
 from tests.support import fakeqemu
 from tests.support.clients import ALICE, LIMIT, NOBODY, PATH, Client, Variant, options
 from tests.support.daemon import POLICY, Daemon
@@ -38,18 +36,9 @@ AS = {**options(user="games"), "nodes": Variant("u", 2)}
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
-    """A machine whose users reach the fake QEMU; the folder's name is short, as sockets are in it."""
-    top = Path(tempfile.mkdtemp(prefix="nestd-l-"))
-    try:
-        top.chmod(0o755)
-        tree = Tree(top).amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-        tree.write("/dev/kvm", "")
-        for folder in ("/etc/modprobe.d", "/usr/bin", "/run"):
-            tree.path(folder).mkdir(parents=True, exist_ok=True)
+    with land() as tree:
         fakeqemu.install(tree.path("/usr/bin"), fakeqemu.Manner.GOOD)
         yield tree
-    finally:
-        shutil.rmtree(top)
 
 
 @pytest.fixture
@@ -191,6 +180,26 @@ def test_a_record_that_is_none_is_left_alone(bus: PrivateBus, tree: Tree) -> Non
         assert shown(root) == {}
         assert "left out" in daemon.stderr()
         assert tree.read(STORE) == '{"name": "town"'
+
+
+def test_labs_are_there_where_guests_cannot_be_found(bus: PrivateBus, tree: Tree) -> None:
+    with Client(bus.address) as root:
+        with Daemon(bus, tree):
+            root.call("CreateLab", "sa{sv}", ["town", AS])
+        refuse = tree.path("/refuse-ListUnitsByPatterns")
+        refuse.touch()
+        with Daemon(bus, tree) as daemon:
+            assert root.call("GetLab", "s", ["town"]) == [TOWN["path"]]
+            assert "No guests can be found or started" in daemon.stderr()
+            # It does not take nodes that run for such that do not.
+            error = root.error("Start", "a{sv}", [{}], **TOWN)
+            assert (error.name, "systemd does not tell which" in error.text) == (
+                "org.freedesktop.DBus.Error.Failed",
+                True,
+            )
+            refuse.unlink()
+            root.call("Remove", **TOWN)
+            assert shown(root) == {}
 
 
 def test_the_owner_needs_nobody(bus: PrivateBus, tree: Tree) -> None:

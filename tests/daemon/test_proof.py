@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.daemon.village import land
 from tests.support import fakeqemu
 from tests.support.clients import LIMIT, NOBODY, Client, Variant, options
 from tests.support.daemon import Daemon
@@ -36,17 +34,8 @@ REFCNT = "/sys/module/kvm_amd/refcnt"
 
 @pytest.fixture
 def tree() -> Iterator[Tree]:
-    """A machine whose users reach the fake QEMU; the folder's name is short, as sockets are in it."""
-    top = Path(tempfile.mkdtemp(prefix="nestd-p-"))
-    try:
-        top.chmod(0o755)
-        tree = Tree(top).amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-        tree.write("/dev/kvm", "")
-        for folder in ("/etc/modprobe.d", "/usr/bin", "/run"):
-            tree.path(folder).mkdir(parents=True, exist_ok=True)
+    with land() as tree:
         yield tree
-    finally:
-        shutil.rmtree(top)
 
 
 @pytest.fixture

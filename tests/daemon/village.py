@@ -39,12 +39,8 @@ class Census(NamedTuple):
 class Village:
     """What can be done to it, and what is there."""
 
-    def __init__(self, top: Path, bus: PrivateBus) -> None:
-        self.top = top
-        self.tree = Tree(top).amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-        self.tree.write("/dev/kvm", "")
-        for folder in ("/etc/modprobe.d", "/usr/bin", "/run"):
-            self.tree.path(folder).mkdir(parents=True, exist_ok=True)
+    def __init__(self, tree: Tree, bus: PrivateBus) -> None:
+        self.tree = tree
         self.tools = Tools(self.tree)
         self.bus = bus
         self.manner(fakeqemu.Manner.GOOD)
@@ -108,14 +104,24 @@ class Village:
 
 
 @contextmanager
-def village() -> Iterator[Village]:
-    """A village without its daemon."""
+def land() -> Iterator[Tree]:
+    """A machine whose users reach what is in it; the folder's name is short, as sockets are in it."""
     top = Path(tempfile.mkdtemp(prefix="nestd-v-"))
     try:
         top.chmod(0o755)
-        with PrivateBus(policies=[POLICY]) as bus:
-            made = Village(top, bus)
-            with FakeSystemd(bus.address, top, made.tools.folder):
-                yield made
+        tree = Tree(top).amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
+        tree.write("/dev/kvm", "")
+        for folder in ("/etc/modprobe.d", "/usr/bin", "/run"):
+            tree.path(folder).mkdir(parents=True, exist_ok=True)
+        yield tree
     finally:
         shutil.rmtree(top)
+
+
+@contextmanager
+def village() -> Iterator[Village]:
+    """A village without its daemon."""
+    with land() as tree, PrivateBus(policies=[POLICY]) as bus:
+        made = Village(tree, bus)
+        with FakeSystemd(bus.address, tree.top, made.tools.folder):
+            yield made

@@ -9,16 +9,29 @@ from time import monotonic
 
 from nestd.guestmodel import GuestRecord, GuestState
 from nestd.guests import records
-from nestd.guests.ended import KEPT, SECONDS, Ended
+from nestd.guests.ended import KEPT, MOST, SECONDS, Ended
 from nestd.host.root import Root
 from nestd.loop import running
 from tests.guests.house import until
 from tests.support import loop
 
 
-def _record(name: str, ago: float = 0.0) -> GuestRecord:
+def _record(name: str, ago: float = 0.0, owner: int = 5) -> GuestRecord:
     return GuestRecord(
-        *(name, GuestState.EXITED, 5, f"nestd-guest-{name}.service", 0, "host", True, (), 1 << 29, 1, 1, "c"),
+        *(
+            name,
+            GuestState.EXITED,
+            owner,
+            f"nestd-guest-{name}.service",
+            0,
+            "host",
+            True,
+            (),
+            1 << 29,
+            1,
+            1,
+            "c",
+        ),
         ended=int((time.time() - ago) * 1e6),
         result="success",
     )
@@ -57,6 +70,37 @@ def test_so_many_and_the_oldest_goes_first(tmp_path: Path) -> None:
         assert len(kept.forgotten) == 3
         kept.ended.close()
         assert len(records.names(kept.root)) == KEPT  # for the next nestd
+
+    loop.run(scenario())
+
+
+def test_a_users_many_guests_push_out_none_of_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = _Kept(tmp_path)
+        assert kept.ended.keep(_record("mine", ago=100, owner=6))
+        for number in range(KEPT + 3):
+            assert kept.ended.keep(_record(f"g{number}", ago=50 - number / 10))
+        assert kept.forgotten == ["g0", "g1", "g2"]
+        assert kept.ended.get("mine") and len(records.names(kept.root)) == KEPT + 1
+        kept.ended.close()
+
+    loop.run(scenario())
+
+
+def test_of_all_there_are_no_more_than_a_few_users_have(tmp_path: Path) -> None:
+    """Who has the most gives way, and not who has but one."""
+
+    async def scenario() -> None:
+        kept = _Kept(tmp_path)
+        assert kept.ended.keep(_record("mine", ago=200, owner=1))
+        for number in range(MOST - 1):
+            owner = 2 + number % (MOST // KEPT)
+            assert kept.ended.keep(_record(f"g{number}", ago=100 - number / 10, owner=owner))
+        assert kept.forgotten == []
+        assert kept.ended.keep(_record("another", owner=99))
+        assert len(records.names(kept.root)) == MOST
+        assert kept.ended.get("mine") and kept.ended.get("another") and kept.forgotten == ["g0"]
+        kept.ended.close()
 
     loop.run(scenario())
 

@@ -398,7 +398,9 @@ def test_a_segment_that_systemd_does_not_stop_can_be_stopped_again() -> None:
         async with town(house) as daemon:
             await daemon.create()
             (house.top / "refuse-StopUnit").touch()
-            with pytest.raises(Failed, match=r"does not stop its segment: .*Stop the lab again"):
+            with pytest.raises(
+                Failed, match=r"systemd does not stop all of the lab town: .*Stop the lab again"
+            ):
                 await daemon.labs.stop("town", 10)
             assert (daemon.guests(), await daemon.segments()) == ([], ["nestd-lab-town.service"])
             (house.top / "refuse-StopUnit").unlink()

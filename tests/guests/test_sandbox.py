@@ -10,7 +10,7 @@ import pytest
 
 from nestd.errors import LaunchFailed
 from nestd.guestmodel import Disk, GuestSpec, Network
-from nestd.guests import emulator, places, sandbox
+from nestd.guests import places, programs, sandbox
 from nestd.host.accounts import Account
 from nestd.host.root import Root
 from nestd.wire import body
@@ -116,12 +116,12 @@ def test_names_of_units() -> None:
 def test_where_qemu_is(tmp_path: object) -> None:
     root = Root(str(tmp_path))
     with pytest.raises(LaunchFailed, match="qemu-system-x86_64 is not installed"):
-        emulator.find(root, "/bin::relative")
+        programs.find(root, "/bin::relative", programs.QEMU)
     for place in ("/usr/libexec/qemu-kvm", "/bin/qemu-kvm", "/bin/qemu-system-x86_64"):
         program = Path(root.path(place))
         program.parent.mkdir(parents=True, exist_ok=True)
         program.touch()
         program.chmod(0o755)
-        assert emulator.find(root, "/bin::relative") == str(program)
+        assert programs.find(root, "/bin::relative", programs.QEMU) == str(program)
     program.chmod(0o644)
-    assert emulator.find(root, "/bin") == root.path("/bin/qemu-kvm")
+    assert programs.find(root, "/bin", programs.QEMU) == root.path("/bin/qemu-kvm")

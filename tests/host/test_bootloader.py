@@ -150,6 +150,13 @@ CASES: list[tuple[Callable[[Tree], Tree], tuple[str, str, str]]] = [
         ).write("/efi/loader/loader.conf", "default x.conf\n"),
         ("systemd-boot", "inside", "/efi/EFI/Linux/d.efi"),
     ),
+    # systemd-boot takes a path without the slash in front for one from the partition's top.
+    (
+        lambda tree: uki(
+            tree.write("/efi/loader/entries/x.conf", "uki EFI/Linux/d.efi\n"), "d.efi", "inside"
+        ).write("/efi/loader/loader.conf", "default x.conf\n"),
+        ("systemd-boot", "inside", "/efi/EFI/Linux/d.efi"),
+    ),
     (
         lambda tree: uki(tree, "only.efi", "root=only", "/boot/efi"),
         ("the firmware", "root=only", "/boot/efi/EFI/Linux/only.efi"),
@@ -172,6 +179,18 @@ def test_systems(tree: Tree, build: Callable[[Tree], Tree], wanted: tuple[str, s
             "none of its entries",
         ),
         (lambda tree: tree.write("/efi/loader/entries/x.conf", "title x\n"), "boots no Linux kernel"),
+        (
+            lambda tree: tree.write("/efi/loader/entries/x.conf", "uki /EFI/../d.efi\n"),
+            "starts /EFI/../d.efi, which is not found",
+        ),
+        (
+            lambda tree: tree.write("/efi/loader/entries/x.conf", "uki /EFI/d\0.efi\n"),
+            "starts /EFI/d\0.efi, which is not found",
+        ),
+        (
+            lambda tree: tree.write("/efi/loader/entries/x.conf", "uki /EFI/gone.efi\n"),
+            "starts /EFI/gone.efi, which is not found",
+        ),
         (lambda tree: tree.write("/efi/EFI/Linux/x.efi", "not one"), "not a PE file"),
         (lambda tree: tree.write("/boot/grub/grub.cfg", "menuentry 'x {\n"), "a quote is not closed"),
         (

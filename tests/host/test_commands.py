@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -90,6 +92,34 @@ def test_cannot_be_executed(tmp_path: Path) -> None:
         loop.run(program(tmp_path, "#!/no/such/interpreter\n").run("tool", "x"))
     assert caught.value.code == 126
     assert caught.value.argv == ("tool", "x")
+
+
+FULL = """
+import os, resource, sys
+from nestd.errors import ToolFailed
+from nestd.host.commands import Commands
+from tests.support import loop
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+async def once():
+    before = descriptors()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1 + int(sys.argv[1]), 4096))
+    try:
+        await Commands("/usr/bin:/bin").run("true")
+    except ToolFailed as failure:
+        assert "Too many open files" in str(failure)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    assert descriptors() == before, (descriptors(), before)
+
+loop.run(once())
+"""
+
+
+@pytest.mark.parametrize("left", range(7))
+def test_no_room_for_descriptors_leaves_none_behind(left: int) -> None:
+    subprocess.run([sys.executable, "-c", FULL, str(left)], cwd=Path(__file__).parents[2], check=True)
 
 
 @pytest.mark.parametrize("deaf", ["", "trap '' TERM; "])

@@ -42,6 +42,15 @@ def test_the_files_for_the_fleet(tree: Tree) -> None:
     assert read(tree.root) == Settings(features="/b/nestd")
 
 
+@pytest.mark.parametrize("same", ["/a/nestd.prom", "//a//nestd.prom"])
+def test_one_file_for_both_is_left_to_the_first(
+    tree: Tree, capfd: pytest.CaptureFixture[str], same: str
+) -> None:
+    tree.write(FILE, f"[Export]\nNodeFeatureFile={same}\nPrometheusTextfile=/a/nestd.prom\n")
+    assert read(tree.root) == Settings(prometheus="/a/nestd.prom")
+    assert "both name /a/nestd.prom, and each would" in capfd.readouterr().err
+
+
 def test_names_decide_the_order_whatever_the_folder(tree: Tree) -> None:
     tree.write(f"{ETC}/10-mine.conf", ON).write(f"{USR}/50-vendor.conf", OFF)
     assert read(tree.root).enforce is False

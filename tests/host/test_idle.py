@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -129,6 +130,25 @@ def test_one_of_two_holders_ends(tree: Tree, process: subprocess.Popen[bytes]) -
                     await waiting
 
         loop.run(main())
+
+
+def test_a_holder_is_not_to_be_looked_at_any_more(process: subprocess.Popen[bytes]) -> None:
+    """The kernel refuses the descriptors of a process that ends just now (EACCES), root's asking too."""
+    with tempfile.TemporaryDirectory() as top:
+        tree = Tree(Path(top)).write("/dev/kvm", "").process(process.pid, "qemu", VM)
+        for each in (tree.top, *tree.top.rglob("*")):
+            os.chown(each, 65534, 65534, follow_symlinks=False)
+
+        def event(watch: IdleWatch, driver: Driver) -> None:
+            tree.path(f"/proc/{process.pid}/fd").chmod(0o744)
+            watch.nudge()
+            running().call_later(0.5, setattr, driver, "used", False)
+
+        os.seteuid(65534)  # whom a folder without x holds back, as nobody holds back root
+        try:
+            awaited(tree, event)
+        finally:
+            os.seteuid(0)
 
 
 def test_a_module_comes_or_goes(tree: Tree, process: subprocess.Popen[bytes]) -> None:

@@ -60,6 +60,16 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def on_debian(path: str) -> str:
+    """Where Debian 13 has what another system, or the wheel, has there."""
+    place = _MODULES.sub("usr/lib/python3/dist-packages/", path)
+    if place.startswith("lib/"):
+        place = f"usr/{place}"
+    if place == "usr/bin/nestd":
+        place = "usr/sbin/nestd"
+    return place.replace("usr/share/zsh/site-functions/", "usr/share/zsh/vendor-completions/")
+
+
 def installed(unpacked: Path) -> dict[str, bytes]:
     """What an unpacked package brings, by where it would be on Debian 13: systems differ in folders and gzip.
 
@@ -70,11 +80,7 @@ def installed(unpacked: Path) -> dict[str, bytes]:
         # What dpkg, and what pacman, keeps of a package for itself.
         if path.startswith(("DEBIAN/", ".")) or "/__pycache__/" in path or ".dist-info/" in path:
             continue
-        place = _MODULES.sub("usr/lib/python3/dist-packages/", path)
-        if place.startswith("lib/"):
-            place = f"usr/{place}"
-        if place == "usr/bin/nestd":
-            place = "usr/sbin/nestd"
+        place = on_debian(path)
         data = (unpacked / path).read_bytes()
         if place.endswith(".gz"):
             place, data = place.removesuffix(".gz"), gzip.decompress(data)

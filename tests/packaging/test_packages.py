@@ -71,7 +71,7 @@ def test_a_package_for_an_old_systemd_lacks_only_what_that_does_not_know(
 def test_the_wheel_brings_it_too(wheel_unpacked: Path, request: pytest.FixtureRequest) -> None:
     [data] = wheel_unpacked.glob("*.data/data")
     module = {f"{MODULE}/{x}" for x in house.files(wheel_unpacked / "nestd")}
-    found = {*module, *(f"usr/{x}" for x in house.files(data))}
+    found = {*module, *(house.on_debian(f"usr/{x}") for x in house.files(data))}
     brings = {x for x in brought("newer_deb_unpacked", request) if not x.startswith(f"{DOC}/")}
     assert found | NOT_IN_THE_WHEEL == brings
     assert not found & NOT_IN_THE_WHEEL
@@ -93,6 +93,13 @@ def test_programs_run_isolated(name: str, request: pytest.FixtureRequest) -> Non
             path = top / "usr/bin" / path.name
         assert path.read_text().startswith("#!/usr/bin/python3 -I\n")
         assert path.stat().st_mode & 0o777 == 0o755
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_zsh_finds_its_completion(name: str, request: pytest.FixtureRequest) -> None:
+    """Debian's zsh looks elsewhere than the others'."""
+    [found] = (request.getfixturevalue(name) / "usr/share/zsh").rglob("_nestctl")
+    assert found.parent.name == ("vendor-completions" if "deb" in name else "site-functions")
 
 
 @pytest.mark.parametrize("name", OWN)

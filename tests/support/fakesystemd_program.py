@@ -3,7 +3,8 @@
 
 It does what the daemon relies on, in the order in which systemd does it, and nothing of the sandbox (the
 emulated machine proves that). `python -m tests.support.fakesystemd_program ADDRESS TOP`; what units write
-to stderr goes to TOP/journal/INVOCATION; a method is refused while there is a file TOP/refuse-METHOD.
+to stderr goes to TOP/journal/INVOCATION; a method is refused while there is a file TOP/refuse-METHOD, for the
+unit alone that the file names, if it names one.
 tests/support/fakesystemd.py starts it.
 """
 
@@ -179,7 +180,7 @@ class _Manager:
     def handle(self, message: Message) -> Message | None:
         if message.message_type is not MessageType.METHOD_CALL:
             return None
-        if message.path.startswith(_PATH) and (self._top / f"refuse-{message.member}").exists():
+        if message.path.startswith(_PATH) and self._refused(message):
             return Message.new_error(message, "org.freedesktop.DBus.Error.Failed", "no")
         if message.path.startswith(_UNITS):
             return self._get_all(message)
@@ -188,6 +189,13 @@ class _Manager:
             return None
         answer = method(message, *message.body)
         return answer if isinstance(answer, Message) else Message.new_method_return(message, *answer)
+
+    def _refused(self, message: Message) -> bool:
+        refuse = self._top / f"refuse-{message.member}"
+        if not refuse.exists():
+            return False
+        unit = refuse.read_text()
+        return not unit or message.path == _object(unit) or unit in message.body
 
     def stop(self) -> None:
         for unit in self._units.values():
@@ -274,12 +282,14 @@ class _Manager:
         return ()
 
     def _do_UnrefUnit(self, message: Message, name: str) -> Any:  # noqa: N802
+        if name not in self._units:
+            return Message.new_error(message, f"{_NAME}.NoSuchUnit", f"Unit {name} not loaded.")
         assert self._units.pop(name).properties["AddRef"]
         return ()
 
     def _do_ListUnitsByPatterns(self, message: Message, states: list[str], patterns: list[str]) -> Any:  # noqa: N802
         rows = [
-            [unit.name, "", "loaded", unit.active, "", "", self._object(unit), 0, "", "/"]
+            [unit.name, "", "loaded", unit.active, "", "", _object(unit.name), 0, "", "/"]
             for unit in self._units.values()
             if any(fnmatchcase(unit.name, pattern) for pattern in patterns)
         ]
@@ -310,7 +320,7 @@ class _Manager:
         # "First for the specific type, then for the generic unit" (systemd, bus_unit_send_change_signal)
         for interface, known in ((f"{_NAME}.Service", unit.service()), (f"{_NAME}.Unit", unit.unit())):
             self._emit(
-                "PropertiesChanged", "sa{sv}as", [interface, known, []], self._object(unit), _PROPERTIES
+                "PropertiesChanged", "sa{sv}as", [interface, known, []], _object(unit.name), _PROPERTIES
             )
 
     def _emit(
@@ -324,9 +334,9 @@ class _Manager:
         if self._subscribers:
             self._bus.send(Message.new_signal(path, interface, member, signature, body))
 
-    @staticmethod
-    def _object(unit: _Unit) -> str:
-        return _UNITS + re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit.name)
+
+def _object(unit: str) -> str:
+    return _UNITS + re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):02x}", unit)
 
 
 async def _main(address: str, top: str) -> None:

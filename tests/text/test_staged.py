@@ -44,6 +44,15 @@ def test_of_any_size(count: int) -> None:
     assert staged.parse(data) == expected
 
 
+@pytest.mark.parametrize("name", [b"", b"..", b".", b"a/../../b", b"a\0b"])
+@pytest.mark.parametrize("which", ["name", "osname"])
+def test_what_is_no_name_of_a_folder(which: str, name: bytes) -> None:
+    names = {"name": (b"n\0", "s"), "osname": (b"o\0", "s")} | {which: (name + b"\0", "s")}
+    data = fakestaged.dictionary({"target": (fakestaged.dictionary(names), "a{sv}")})
+    with pytest.raises(Malformed, match="no name of a folder"):
+        staged.parse(data)
+
+
 def test_nothing_else_than_malformed() -> None:
     chance = random.Random(5)
     refused = 0

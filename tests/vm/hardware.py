@@ -25,6 +25,7 @@ _BASE_APPEND = f"root=/dev/vda rw quiet {ARGUMENTS} systemd.show_status=auto"
 class Hardware:
     """What can differ between machines; `append` is added to the kernel's command line.
 
+    With `ssh` it has a network card that leads nowhere, and Machine.ssh_port leads to its port 22.
     One CPU: with two, QEMU 7.2 now and then goes on running code that the other one has patched. KVM patches
     its static keys when a guest starts; the CPU then loops in the breakpoint for ever ("soft lockup").
     """
@@ -33,6 +34,7 @@ class Hardware:
     cpus: int = 1
     cpu: str = "EPYC"
     append: str = ""
+    ssh: bool = False
 
     @property
     def command_line(self) -> str:
@@ -103,9 +105,16 @@ def arguments(hardware: Hardware, files: Files, wires: Wires, snapshot: str | No
     command += [*_socket("serial", wires.serial), "-serial", "chardev:serial"]
     command += [*_socket("agent", wires.agent), "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}"]
     command += [*_socket("shell", wires.shell), "-device", "virtconsole,chardev=shell"]
+    command += _network() if hardware.ssh else []
     if snapshot is not None:
         command += ["-loadvm", snapshot]
     return command
+
+
+def _network() -> list[str]:
+    # Port 0: the host gives a free one, so that nobody can take it meanwhile.
+    net = "user,id=net,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22"
+    return ["-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="]
 
 
 def _firmware(pflash: Pflash) -> list[str]:

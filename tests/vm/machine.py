@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -240,6 +241,17 @@ class Machine:
     def pid(self) -> int:
         """QEMU's pid on the host."""
         return self._emulator.pid
+
+    @property
+    def ssh_port(self) -> int:
+        """The port of 127.0.0.1 that leads to its port 22, if it was made with Hardware.ssh."""
+        said = self._emulator.qmp.execute("human-monitor-command", {"command-line": "info usernet"})
+        forward = re.search(r"HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)", said)
+        if forward is None:
+            raise VmError(
+                f"this machine has no network card: {said.strip()}", "Make it with Hardware(ssh=True)."
+            )
+        return int(forward[1])
 
     def _resize(self, rows: int, columns: int) -> None:
         self.run(["stty", "-F", "/dev/hvc0", "rows", str(rows), "columns", str(columns)], check=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm import image, package, sources
+from tests.vm import test_service as service
 from tests.vm import test_spine as spine
 from tests.vm.boot import boot
 from tests.vm.machine import Machine
@@ -64,6 +65,20 @@ def test_without_authorization_nothing_changes(machine: Machine) -> None:
 
 def test_a_guest_gets_the_extension(machine: Machine) -> None:
     spine.test_a_guest_gets_the_extension(machine, "host")
+
+
+def test_what_autopkgtest_runs(machine: Machine) -> None:
+    service.test_what_autopkgtest_runs(machine)
+
+
+def test_an_upgrade_keeps_all_that_was_set(machine: Machine, tmp_path: Path, progress: Progress) -> None:
+    progress("building nestd's package for Debian 13, a newer version")
+    newer = package.build("--systemd", "257", "--version", "99.0", "--into", tmp_path)
+    service.test_an_upgrade_keeps_all_that_was_set(machine, newer, "enable")
+
+
+def test_removal_keeps_and_purge_takes_back(machine: Machine) -> None:
+    service.test_removal_keeps_and_purge_takes_back(machine, works=True)
 
 
 def test_a_reload_is_over_when_systemctl_returns(machine: Machine) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.vm.machine import Machine
+from tests.vm.test_pending import wait_until
 
 INIT = Path(__file__).parent / "baked/node-init"
 # The other tests' guest with a network card and another /init: the kernel unpacks one archive after another.
@@ -49,6 +50,12 @@ def lab(machine: Machine, name: str = "town") -> dict[str, Any]:
     return shown
 
 
+def becomes(machine: Machine, state: str) -> None:
+    """Wait until the lab is in that state: nestd finds nodes again once it is ready."""
+    wait_until(machine, f"$(nestctl lab show town | grep -w State) == *{state}*")
+    assert lab(machine)["state"] == state
+
+
 def says(machine: Machine, guest: str, words: str) -> None:
     """Wait until the guest's console has those words."""
     machine.sh(
@@ -83,19 +90,19 @@ def test_two_nodes_hear_each_other(nodes: Machine) -> None:
     assert "/dev/kvm" not in machine.sh(f"readlink /proc/{pid}/fd/*").stdout
 
     machine.sh("systemctl kill --signal=KILL nestd.service; sleep 1; systemctl start nestd.service")
-    assert lab(machine)["state"] == "running"
+    becomes(machine, "running")
     says(machine, "town-1", "node-hears town-1 10.77.0.2")
     says(machine, "town-2", "node-hears town-2 10.77.0.1")
 
     # A node that comes again is heard again, by way of a nestd that did not make the segment.
     machine.sh("nestctl kill town-2")
-    assert lab(machine)["state"] == "partial"
+    becomes(machine, "partial")
     machine.sh("nestctl lab start town", timeout=400)
     says(machine, "town-2", "node-hears town-2 10.77.0.1")
 
     machine.sh("nestctl lab stop town --timeout 60", timeout=400)
-    assert lab(machine)["state"] == "stopped"
-    assert machine.sh(UNITS).stdout == ""
+    becomes(machine, "stopped")
+    wait_until(machine, f"-z $({UNITS})")
     machine.sh("systemctl restart nestd.service")
     assert machine.sh("nestctl lab list").stdout.split()[-4:] == ["0", "of", "2", "run"]
     machine.sh("nestctl lab start town", timeout=400)

@@ -14,6 +14,7 @@ from tests.vm.progress import Progress
 from tests.vm.test_pending import journal, wait_until
 from tests.vm.test_spine import DROPIN, GUEST, PARAMETER, assert_truth, call, prop
 
+SMOKE = Path(__file__).parents[2] / "packaging/debian/tests/smoke"
 DRIFT = "1fa29f222c364214b60f3c07ba53243b"
 CONFIG = "/etc/nestd/nestd.conf"
 KEEP = "[Nesting]\nEnforce=when-idle\n"
@@ -150,7 +151,7 @@ def test_an_upgrade_keeps_all_that_was_set(machine: Machine, newer: Path, word: 
     pid = shown(machine, "MainPID")
 
     folder = machine.push(newer)
-    machine.sh(f"dpkg --install {folder}/{newer.name}")
+    machine.sh(f"dpkg --install {folder}/{newer.name}", timeout=400)
     assert machine.out("dpkg-query", "-W", "-f", "${Version}", "nestd") == "99.0"
     assert shown(machine, "ActiveState") == "active" and shown(machine, "MainPID") != pid
     assert before == (machine.sh(kept).stdout, json.loads(machine.out("nestctl", "--json", "show", "demo")))
@@ -184,6 +185,13 @@ def test_removal_keeps_and_purge_takes_back(machine: Machine, works: bool) -> No
         for word in ("grub is broken", "/var/lib/nestd/undo", "rm -r /var/lib/nestd"):
             assert word in purged
         assert machine.text("/var/lib/nestd/undo").endswith("exit 3\n")
+
+
+def test_what_autopkgtest_runs(machine: Machine) -> None:
+    """packaging/debian/tests, on the real machine that it asks for."""
+    folder = machine.push(SMOKE)
+    done = machine.sh(f"sh {folder}/{SMOKE.name}", timeout=300)
+    assert "it is quiet, and comes when it is called" in done.stdout, done
 
 
 def test_what_the_sandbox_lets_through(machine: Machine) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -34,10 +34,13 @@ class Image(NamedTuple):
     lent: bool = False
 
 
-async def image(host: Host, driver: str, extension: str, limit: float = 0.8) -> Image:
-    """Build what is missing; a second if all of it is, a tenth if nothing is.
+async def image(
+    host: Host, driver: str, extension: str, limit: float = 0.8, *, spare: Collection[str] = ()
+) -> Image:
+    """Build what is missing; a second if all of it is, a tenth if nothing is. One at a time.
 
-    VerifyFailed: what is missing on this machine, and what to do.
+    Older ones go, but for `spare`: the initrds that somebody boots, or is about to. VerifyFailed: what is
+    missing on this machine, and what to do.
     """
     try:
         wanted, texts = await parts.of(host, driver, extension, limit)
@@ -45,7 +48,7 @@ async def image(host: Host, driver: str, extension: str, limit: float = 0.8) -> 
         initrd = f"{FOLDER}/{await tasks.to_thread(_key, wanted, texts)}.cpio.gz"
         files.make_folder(host.root, FOLDER, 0o755)
         if not host.root.exists(initrd):
-            await _build(host, wanted, texts, initrd)
+            await _build(host, wanted, texts, initrd, spare)
         return await _readable(host, Image(kernel, host.root.path(initrd)))
     except ToolMissing as error:
         raise VerifyFailed(f"The probe guest cannot be built: {error}. Install it.") from error
@@ -77,7 +80,9 @@ def _key(wanted: Mapping[str, str], texts: Mapping[str, str]) -> str:
     return known.hexdigest()[:32]
 
 
-async def _build(host: Host, wanted: Mapping[str, str], texts: Mapping[str, str], initrd: str) -> None:
+async def _build(
+    host: Host, wanted: Mapping[str, str], texts: Mapping[str, str], initrd: str, spare: Collection[str]
+) -> None:
     """Pack it beside its place, then put it there; older ones go. ToolMissing, ToolFailed, OSError."""
     commands, script = host.commands, await tasks.to_thread(_packer, host.commands)
     work = host.root.path(f"{FOLDER}/.{os.urandom(8).hex()}")
@@ -88,7 +93,7 @@ async def _build(host: Host, wanted: Mapping[str, str], texts: Mapping[str, str]
         await _run(commands, "gzip", "-1", "-n", packed)
         os.chmod(f"{packed}.gz", 0o644)
         for name in host.root.names(FOLDER):
-            if name.endswith(".cpio.gz"):
+            if name.endswith(".cpio.gz") and host.root.path(f"{FOLDER}/{name}") not in spare:
                 files.remove(host.root, f"{FOLDER}/{name}")
         os.rename(f"{packed}.gz", host.root.path(initrd))
     finally:

@@ -94,10 +94,16 @@ def _ostree(root: Root, _: NextBoot | None, wanted: Edit) -> str:
         return ""
     rpm = [f"--delete-if-present={word}" for word in wanted.remove]
     rpm += [f"--append-if-missing={word}" for word in wanted.add]
-    plain = [f"--delete={word}" for word in wanted.remove] + [f"--append={word}" for word in wanted.add]
+    # This verb only adds, the other one takes the whole line (loaders/ostree.py).
+    plain = " ".join(["ostree admin kargs edit-in-place", *(f"--append-if-missing={x}" for x in wanted.add)])
+    if wanted.remove:
+        line = _do(wanted, "the options of its entry in /boot/loader/entries")
+        plain = (
+            f"ostree admin instutil set-kargs with all words of the new line, each as --append=WORD ({line})"
+        )
     return (
         f"This system was booted by ostree: run rpm-ostree kargs {' '.join(rpm)}, or without rpm-ostree "
-        f"ostree admin kargs edit-in-place {' '.join(plain)}, then reboot."
+        f"{plain}, then reboot."
     )
 
 

@@ -51,7 +51,7 @@ _HEAD = """\
 # Kernel arguments for nested virtualization, as nestd was told (nestctl enable, disable). Edit nothing here.
 # To take them back: nestctl revert. Without nestd: remove this file, then run update-grub.
 """
-_BEGIN = re.compile(r"### BEGIN (\S+) ###")
+_BEGIN = re.compile(rf"### BEGIN ({SCRIPTS}/\w[^/\s]*) ###")
 _SETS = re.compile(r"^[ \t]*(?:export[ \t]+)?GRUB_CMDLINE_LINUX(?:_DEFAULT)?(\+?)=(.*)", re.MULTILINE)
 _BLS = re.compile(r"^[ \t]*GRUB_ENABLE_BLSCFG=[\"']?(\w+)", re.MULTILINE)
 

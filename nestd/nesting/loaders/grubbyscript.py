@@ -28,6 +28,7 @@ fi
 """
 _LATER = """\
 for entry in {entries}/*.conf; do
+    [ -e "$entry" ] || continue
     case "$entry" in {known}) continue;; esac
     kernel=$(sed -n 's/^linux[[:blank:]]*//p' "$entry")
     [ -z "$kernel" ] || grubby --update-kernel="/boot${{kernel#/boot}}" --remove-args={added}

@@ -77,8 +77,16 @@ def details(request: Request) -> dict[str, str]:
         words = f"Authentication is required to {LABS[request.member]}."
         verb = request.member.lower()
         return {"lab": request.owner.value, "verb": verb, **said_in_translation(words)}
-    if request.member in ("Launch", "CreateLab"):
+    if request.member == "Launch":
         return {"guest": NEW}
+    if request.member == "CreateLab":
+        more = ", which may themselves run virtual machines."
+        if request.label.endswith(":raw"):
+            more = " with arguments for QEMU that nobody has checked."
+        words = (
+            'Authentication is required to create the lab "$(lab)" and start its virtual machines ($(nodes))'
+        )
+        return {"lab": NEW, "nodes": "1", **said_in_translation(words + more)}
     if request.member in PROBES:
         return said_in_translation(f"Authentication is required to {PROBES[request.member]}.")
     if request.member == "CancelPending":

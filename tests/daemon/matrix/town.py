@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from stat import S_ISREG
 from types import TracebackType
 from typing import Any
 
 from tests.daemon.matrix.oracle import GUEST, HELD, LAB, NEW, Caller, Request
+from tests.daemon.village import land
 from tests.support import fakeqemu
 from tests.support.clients import PATH, Client, Variant, options
 from tests.support.daemon import POLICY, Daemon
@@ -19,7 +17,6 @@ from tests.support.fakesystemd import FakeSystemd
 from tests.support.logins import Login
 from tests.support.privatebus import PrivateBus
 from tests.support.tools import Tools
-from tests.support.tree import Tree
 
 ZZ = "/etc/modprobe.d/zz-nestd.conf"
 NESTED = "/sys/module/kvm_amd/parameters/nested"
@@ -48,17 +45,11 @@ class Town:
         self._stack.__exit__(kind, error, trace)
 
     def _build(self, stack: ExitStack) -> None:
-        top = Path(tempfile.mkdtemp(prefix="nestd-m-"))
-        stack.callback(shutil.rmtree, top)
-        top.chmod(0o755)
-        self.tree = Tree(top).amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-        self.tree.write("/dev/kvm", "")
-        for folder in ("/etc/modprobe.d", "/usr/bin", "/run"):
-            self.tree.path(folder).mkdir(parents=True, exist_ok=True)
+        self.tree = stack.enter_context(land())
         self.tools = Tools(self.tree)
         fakeqemu.install(self.tree.path("/usr/bin"), fakeqemu.Manner.GOOD)
         self.bus = stack.enter_context(PrivateBus(policies=[POLICY]))
-        stack.enter_context(FakeSystemd(self.bus.address, top, self.tools.folder))
+        stack.enter_context(FakeSystemd(self.bus.address, self.tree.top, self.tools.folder))
         self.daemon = stack.enter_context(Daemon(self.bus, self.tree))
         self.logins = {caller: stack.enter_context(Login(self.bus.address, caller.uid)) for caller in Caller}
         self.clients = {caller: stack.enter_context(login.client()) for caller, login in self.logins.items()}

@@ -111,6 +111,15 @@ def test_it_is_kept_until_something_changes(tree: Tree) -> None:
     assert len(list(tree.path(FOLDER).iterdir())) == 1
 
 
+def test_what_somebody_boots_stays(tree: Tree) -> None:
+    first = made(tree)
+    tree.write(AMD, "the code of another driver")
+    second = loop.run(image(host(tree), "kvm_amd", "svm", spare=[first.initrd]))
+    assert {str(path) for path in tree.path(FOLDER).iterdir()} == {first.initrd, second.initrd}
+    third = made(tree, "vmx")
+    assert [str(path) for path in tree.path(FOLDER).iterdir()] == [third.initrd]
+
+
 def test_a_kernel_that_only_root_may_read_is_lent(tree: Tree) -> None:
     kernel = tree.path(f"/boot/vmlinuz-{RELEASE}")
     kernel.chmod(0o600)

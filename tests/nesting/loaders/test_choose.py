@@ -121,7 +121,10 @@ KINDS: list[tuple[Callable[[Tree], object], tuple[str, ...]]] = [
     ),
     (
         lambda tree: tree.write("/run/ostree-booted", ""),
-        (f"rpm-ostree kargs --append-if-missing={ON}", f"ostree admin kargs edit-in-place --append={ON}"),
+        (
+            f"rpm-ostree kargs --append-if-missing={ON}",
+            f"ostree admin kargs edit-in-place --append-if-missing={ON}",
+        ),
     ),
     (
         lambda tree: secure(uki(systemd_boot(tree), "debian.efi", "root=1"), "\1"),

@@ -128,6 +128,17 @@ def test_any_configuration(
     assert state(made(machine)) == before
 
 
+def test_an_entry_copied_from_another_grub_cfg(machine: Machine) -> None:
+    """With a line that looks like grub-mkconfig's own and names none of its scripts."""
+    entry = "### BEGIN mine ###\nmenuentry 'mine' {\n\tlinux /boot/vmlinuz-1 root=/dev/vda1\n}\n"
+    script = machine.tree.write("/etc/grub.d/06_mine", f"{fakeloaders.CUSTOM}{entry}").path(
+        "/etc/grub.d/06_mine"
+    )
+    script.chmod(0o755)
+    with pytest.raises(errors.Overridden, match=r"/etc/grub\.d/06_mine makes it without GRUB_CMDLINE_LINUX"):
+        steps(made(machine), LOADER, Own(), Edit((ON,)))
+
+
 def test_what_is_added_behind(machine: Machine) -> None:
     machine.tree.write("/etc/default/grub.d/zzz.cfg", 'GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX mine"\n')
     move(made(machine), LOADER, Own(), Edit((ON,)))

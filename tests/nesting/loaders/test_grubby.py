@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -245,6 +246,13 @@ def test_the_script_where_others_were(machine: Machine) -> None:
         assert "options new\n" in machine.tree.read(rpm.path(new))
         assert 'GRUB_CMDLINE_LINUX="debug kvm_amd.nested=1"' in machine.tree.read(DEFAULTS)
         assert machine.tree.read(CMDLINE) == "a='b' debug kvm_amd.nested=1\n"
+
+
+def test_the_script_where_no_entry_is_left(machine: Machine) -> None:
+    """What it takes back besides, an initramfs, comes behind these lines."""
+    own = change(machine, Own(), OFF)
+    shutil.rmtree(machine.tree.path(rpm.ENTRIES))
+    script(machine, own)
 
 
 WORDS = (

@@ -11,6 +11,7 @@ import pytest
 
 from nestd import errors
 from nestd.host import bootloader, ostree
+from nestd.nesting.loaders import advice
 from nestd.nesting.loaders.ostree import Ostree
 from nestd.nesting.loaders.probe import Fit
 from nestd.nesting.own import Own
@@ -80,6 +81,24 @@ def test_elsewhere(tmp_path: Path) -> None:
     assert "ostree is not installed" in loop.run(Ostree().probe(system.machine.host, None)).why
     system.tree.gone(ostree.BOOTED)
     assert "was not booted" in loop.run(Ostree().probe(system.machine.host, None)).why
+
+
+def test_what_is_advised_works(tmp_path: Path) -> None:
+    system = Deployed(tmp_path, *START)
+    for wanted in ON, OFF:
+        text = advice.by_hand(system.tree.root, None, wanted)
+        command = text.partition("or without rpm-ostree ")[2].partition(", then reboot")[0]
+        if wanted is OFF:
+            taken = (
+                "Take kvm_amd.nested=1 off the options of its entry in /boot/loader/entries and add kvm_amd.n"
+            )
+            assert taken in text
+            new = (*START, *wanted.add)
+            command, line = command.partition(" with ")[0], [f"--append={word}" for word in new]
+        else:
+            new, line = (*START, *wanted.add), []
+        system.run(*command.split(), *line)
+        assert next_boot(system) == new
 
 
 def test_on_off_and_back(tmp_path: Path) -> None:
