@@ -140,7 +140,7 @@ def test_a_holder_is_not_to_be_looked_at_any_more(process: subprocess.Popen[byte
             os.chown(each, 65534, 65534, follow_symlinks=False)
 
         def event(watch: IdleWatch, driver: Driver) -> None:
-            tree.path(f"/proc/{process.pid}/fd").chmod(0o744)
+            tree.path(f"/proc/{process.pid}/fd").chmod(0o444)
             watch.nudge()
             running().call_later(0.5, setattr, driver, "used", False)
 
