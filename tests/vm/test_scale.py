@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tests.vm.machine import Machine
-from tests.vm.test_guests import IDLE, complaints
+from tests.vm.test_guests import complaints
 from tests.vm.test_pending import wait_until
 
 pytestmark = pytest.mark.nightly
@@ -17,6 +17,16 @@ pytestmark = pytest.mark.nightly
 MANY = int(os.environ.get("NESTD_SCALE_MANY", "50"))
 ROUNDS = int(os.environ.get("NESTD_SCALE_ROUNDS", "200"))
 _HOUR = 3600.0
+# A boot sector that does nothing, for ever: cli, hlt, and back. Firmware that waits for a disk is woken by
+# its timer 18 times a second, and fifty of those are more than an emulated processor can do.
+STILL = "--memory 16M --disk path=/var/tmp/still.img,format=raw,readonly"
+_STILL = r"""
+python3 - << 'END'
+from pathlib import Path
+Path("/var/tmp/still.img").write_bytes(b"\xfa\xf4\xeb\xfc".ljust(510, b"\0") + b"\x55\xaa")
+END
+chmod 644 /var/tmp/still.img
+"""
 
 _CENSUS = """
 pid=$(systemctl show -P MainPID nestd.service)
@@ -32,6 +42,13 @@ echo "users $(cat /sys/module/kvm_amd/refcnt)"
 """
 
 
+@pytest.fixture
+def quiet(machine: Machine) -> Machine:
+    """The machine, with a disk for guests that do nothing."""
+    machine.sh(_STILL)
+    return machine
+
+
 def census(machine: Machine) -> str:
     """What could leak, when the journal was asked for all last words."""
     wait_until(machine, "$(pgrep -c journalctl) == 0")
@@ -40,11 +57,12 @@ def census(machine: Machine) -> str:
 
 def all_of(machine: Machine, command: str) -> None:
     """Run nestctl for each guest, a few at a time."""
-    machine.sh(f"seq {MANY} | xargs -P 6 -I N nestctl {command}", timeout=_HOUR)
+    machine.sh(f"seq {MANY} | xargs -P 4 -I N nestctl {command}", timeout=_HOUR)
 
 
-def test_many_at_once_and_many_in_a_row(machine: Machine) -> None:
-    all_of(machine, f"launch gN {IDLE}")
+def test_many_at_once(quiet: Machine) -> None:
+    machine = quiet
+    all_of(machine, f"launch gN {STILL}")
     assert machine.sh("nestctl list | grep -c running").stdout.strip() == str(MANY)
     crowded = census(machine)
     machine.sh("systemctl kill --signal=KILL nestd.service; sleep 1; systemctl start nestd.service")
@@ -52,13 +70,18 @@ def test_many_at_once_and_many_in_a_row(machine: Machine) -> None:
     all_of(machine, "kill gN")
     ended = census(machine)
     assert "units 0\nmachines 0\nusers 0\n" in ended
-    machine.sh(
-        f"for i in $(seq {ROUNDS}); do n=$((i % {MANY} + 1));"
-        f" nestctl launch g$n {IDLE} > /dev/null; nestctl kill g$n; done",
-        timeout=_HOUR,
-    )
-    assert census(machine) == ended
-    all_of(machine, f"launch gN {IDLE}")
+    all_of(machine, f"launch gN {STILL}")
     assert census(machine) == crowded
     all_of(machine, "kill gN")
+    assert census(machine) == ended
+    assert complaints(machine) == ""
+
+
+def test_many_in_a_row(quiet: Machine) -> None:
+    machine = quiet
+    each = f"nestctl launch g$((i % 5)) {STILL} > /dev/null; nestctl kill g$((i % 5))"
+    machine.sh(f"for i in $(seq 5); do {each}; done", timeout=_HOUR)
+    before = census(machine)
+    machine.sh(f"for i in $(seq {ROUNDS}); do {each}; done", timeout=_HOUR)
+    assert census(machine) == before
     assert complaints(machine) == ""
