@@ -36,6 +36,8 @@ class Bridge:
     def __init__(self, way: Way, environment: Mapping[str, str]) -> None:
         self._way = way
         self._status: int | None = None
+        # Who started us may have it ignored, and then a child leaves no status.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self.socket, theirs = socket.socketpair()
         actions: list[tuple[int, int, int] | tuple[int, int, str, int, int]]
         actions = [(os.POSIX_SPAWN_DUP2, theirs.fileno(), to) for to in (0, 1)]

@@ -66,9 +66,8 @@ def _guest_changed(event: Event, style: Style) -> str:
     if "state" in changed or changed.get("stopping"):
         state = guestrender.state(event.known)
         said.append(f"guest {name} is {style.bad(state) if changed.get('state') == 'failed' else state}")
-    if changed.get("last-words"):
-        last = visible(several(changed["last-words"])[-1])
-        said.append(f"QEMU's last words on {name}: {last}")
+    if words := several(changed.get("last-words")):
+        said.append(f"QEMU's last words on {name}: {visible(words[-1])}")
     return "; ".join(said)
 
 

@@ -51,6 +51,10 @@ class World:
             found[kind].sort(key=lambda values: str(values.get("name")))
         return Event("start", {"status": self._status, **{f"{kind}s": all_ for kind, all_ in found.items()}})
 
+    def know(self, status: Mapping[str, Any]) -> None:
+        """What GetStatus gives, which is younger than what was heard so far."""
+        self._status = dict(status)
+
     def hear(self, path: str, member: str, said: list[Any]) -> list[Event]:
         """What a signal of nestd's says, its variants unwrapped."""
         events: list[Event] = []
@@ -74,14 +78,15 @@ class World:
                 events = [Event("guest-exited", {"name": name, "result": result})]
         return events
 
-    def again(self, status: Mapping[str, Any], objects: Objects) -> list[Event]:
+    def again(self, now: World) -> list[Event]:
         """What is different, now that nestd is back."""
-        now = _things(objects)
         # A new nestd counts its jobs from 1: none of them is one that was known.
-        gone = [path for path, thing in self._things.items() if path not in now or thing.kind == "job"]
+        gone = [
+            path for path, thing in self._things.items() if path not in now._things or thing.kind == "job"
+        ]
         events = [event for path in gone for event in self._went(path)]
-        events += self._told(status)
-        for path, thing in now.items():
+        events += self._told(now._status)
+        for path, thing in now._things.items():
             events += self._came(path, thing)
         return events
 

@@ -43,7 +43,7 @@ def quiet(said: bytes) -> bytes:
 
 
 def _shown(found: re.Match[str]) -> str:
-    csi = found["csi"]
+    csi, whole = found["csi"], found[0].replace("\x05", "")  # ENQ asks within a sequence, too
     if csi is None:
-        return found[0] if found["escape"] else ""
-    return found[0] if _SHOWS.fullmatch(_IGNORED.sub("", csi)) else ""
+        return whole if found["escape"] else ""
+    return whole if _SHOWS.fullmatch(_IGNORED.sub("", csi)) else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -104,4 +105,9 @@ def _write(stream: TextIO, text: str) -> None:
     # Past the stream's buffer: what could not be written is known here, not when the interpreter ends.
     rest = text.encode(stream.encoding, "backslashreplace")
     while rest:
-        rest = rest[os.write(stream.fileno(), rest) :]
+        try:
+            rest = rest[os.write(stream.fileno(), rest) :]
+        except BlockingIOError:  # ssh has our standard error not wait, which may be the output, too
+            poll = select.poll()
+            poll.register(stream.fileno(), select.POLLOUT)
+            poll.poll()

@@ -39,12 +39,14 @@ class Stream:
         self._framer = Framer(MESSAGE_LIMIT)
         self._descriptors: list[int] = []
         self._reader = -1
+        self._late = _LATE
         self._bridge = None if isinstance(bus, str) else bus
         if isinstance(bus, str):
             self._bus = f"the {bus} bus" if bus in ("system", "session") else "the bus"
             self._socket = self._connect(bus, environment)
         else:
             self._bus, self._socket = bus.place, bus.socket
+            self._late = f"{bus.place}: {_LATE}"  # its nestd, not the one of this machine
         try:
             self._authenticate(deadline)
         except BaseException:
@@ -126,7 +128,7 @@ class Stream:
     def _lost(self, how: str) -> Unreachable:
         return Unreachable(self._bridge.why() if self._bridge else f"{self._bus} {how}")
 
-    def _receive(self, deadline: float, waiting: Callable[[], None] | None, late: str = _LATE) -> bytes:
+    def _receive(self, deadline: float, waiting: Callable[[], None] | None, late: str = "") -> bytes:
         self._wait(select.POLLIN, deadline, waiting, late)
         try:
             data, ancillary, _, _ = self._socket.recvmsg(
@@ -142,9 +144,7 @@ class Stream:
             raise self._lost("closed the connection")
         return data
 
-    def _wait(
-        self, events: int, deadline: float, waiting: Callable[[], None] | None, late: str = _LATE
-    ) -> None:
+    def _wait(self, events: int, deadline: float, waiting: Callable[[], None] | None, late: str = "") -> None:
         poll = select.poll()
         poll.register(self._socket, events)
         if self._reader >= 0:
@@ -152,7 +152,7 @@ class Stream:
         while True:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Unreachable(late)
+                raise Unreachable(late or self._late)
             if ready := poll.poll(1000 * min(left, _TICK if waiting else _LONGEST)):
                 if any(descriptor == self._reader for descriptor, _ in ready):
                     raise BrokenPipeError

@@ -13,7 +13,7 @@ from nestd.wire.header import Header
 from . import eventrender
 from .client import Client
 from .commands import MANAGER, MANAGER_PATH
-from .events import Event, Objects, World
+from .events import Event, World
 from .failures import Refused, Unwritable
 from .screen import Screen
 
@@ -38,13 +38,13 @@ class Watch:
         self._screen = screen
         self._json = as_json
         self._world: World | None = None
+        self._coming: World | None = None
         self._moves: list[bool] = []
 
     def follow(self, reader: int) -> None:
         """Until something ends it; `reader` is the descriptor that is written to."""
         self._client.listen(self._hear, self._moves.append)
-        # What is heard before this answer is older than it.
-        self._world = World(*self._now())
+        self._world = self._now()
         self._moves.clear()
         self._tell(self._world.start())
         while True:
@@ -52,12 +52,22 @@ class Watch:
             while self._moves:
                 self._moved(self._world, self._moves.pop(0))
 
-    def _now(self) -> tuple[dict[str, Any], Objects]:
-        (status,) = self._client.call(MANAGER_PATH, MANAGER, "GetStatus", returns="a{sv}")
-        (objects,) = self._client.call(MANAGER_PATH, _OBJECTS, "GetManagedObjects", returns="a{oa{sa{sv}}}")
-        return status, objects
+    def _now(self) -> World:
+        # What is heard before an answer is older than it, and between the two younger than the first.
+        try:
+            (objects,) = self._client.call(
+                MANAGER_PATH, _OBJECTS, "GetManagedObjects", returns="a{oa{sa{sv}}}"
+            )
+            now = self._coming = World({}, objects)
+            (status,) = self._client.call(MANAGER_PATH, MANAGER, "GetStatus", returns="a{sv}")
+        finally:
+            self._coming = None
+        now.know(status)
+        return now
 
     def _hear(self, header: Header, values: list[Any]) -> None:
+        if self._coming is not None:
+            self._coming.hear(header.path, header.member, values)
         if self._world is not None:
             for event in self._world.hear(header.path, header.member, values):
                 self._tell(event)
@@ -67,11 +77,11 @@ class Watch:
             self._tell(Event("nestd-gone", {}))
             return
         try:
-            status, objects = self._now()
+            now = self._now()
         except Refused:  # it has gone again, which the bus tells, too
             return
-        self._tell(Event("nestd-back", {"version": status.get("version", "")}))
-        for event in world.again(status, objects):
+        self._tell(Event("nestd-back", {"version": now.start().values["status"].get("version", "")}))
+        for event in world.again(now):
             self._tell(event)
 
     def _tell(self, event: Event) -> None:

@@ -76,6 +76,7 @@ class Labs:
         finally:
             del self._creating[name]
         self._add(live)
+        self._look(live)  # its guests may have ended before anybody looked
         return live.view()
 
     async def start(self, name: str, extension: Extension) -> None:
@@ -100,7 +101,8 @@ class Labs:
                 await live.run(missing, extension, new=False)
                 await live.note(doing="", begun=())
             except BaseException:
-                await self._undo(live.unstart())
+                # That the start is over may have been noted: then the lab does not know them any more.
+                await self._undo(live.unstart(missing))
                 raise
 
     async def stop(self, name: str, limit: float) -> None:
@@ -187,6 +189,9 @@ class Labs:
         await self._run(work)
 
     async def _remove(self, live: LiveLab) -> None:
+        await live.idle(_JOINED, _SETTLED)  # who settles may have come before this task
+        if live not in self._roll:
+            return
         with self._alone(live, "removed"):
             await live.note(doing="remove")
             await live.erase()
@@ -199,7 +204,11 @@ class Labs:
             log.error(
                 f"The lab {live.lab.name} could not be made, and what is left of it not be removed: {error}"
             )
-            self._add(live)
+            try:
+                # That it is made may have been noted, if whoever waited left just then.
+                await live.note(doing="create")
+            finally:
+                self._add(live)
 
     async def _settle(self, live: LiveLab) -> None:
         """Undo what was cut short; with no guest left, end the segment."""
@@ -213,7 +222,7 @@ class Labs:
                     await live.erase()
                     self._roll.remove(live)
                 elif doing == "start":
-                    await live.unstart()
+                    await live.unstart(live.lab.begun)
                 elif await live.guests.forsaken():
                     await live.segment.stop()
         except (BusError, CallFailed) as error:

@@ -153,10 +153,10 @@ class LiveLab:
                 f"systemd does not stop all of the lab {self.lab.name}: {error.text}. Stop the lab again."
             ) from error
 
-    async def unstart(self) -> None:
-        """Stop again what was begun to be started, and say so if that fails."""
+    async def unstart(self, begun: Iterable[int]) -> None:
+        """Stop these nodes again, whose start was begun, and say so if that fails."""
         try:
-            await self.guests.end(values.node(self.lab, number) for number in self.lab.begun)
+            await self.guests.end(values.node(self.lab, number) for number in begun)
             if await self.guests.forsaken():
                 await self.segment.stop()
             await self.note(doing="", begun=())

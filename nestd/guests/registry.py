@@ -58,7 +58,7 @@ class Registry:
         self._ended = Ended(root, told.forgotten)
         self._words: LastWords | None = None
         self._reserved: set[str] = set()
-        self._finding: Mapping[str, tasks.Task[None]] = {}
+        self._finding: dict[str, tasks.Task[None]] = {}
         self._tasks: set[tasks.Task[None]] = set()
 
     @property
@@ -170,8 +170,12 @@ class Registry:
         raise GuestNotFound(f"There is no guest {shown(name)}: `nestctl list` names those that run.")
 
     async def _restore(self, restorer: Restorer, name: str, state: str) -> None:
-        with self.reserve(name):
-            await restorer.restore(name, state)
+        try:
+            with self.reserve(name):
+                await restorer.restore(name, state)
+        finally:
+            # What went wrong in it is told when nobody holds the task any more.
+            del self._finding[name]
 
     def _recorded(self) -> tuple[str, ...]:
         try:

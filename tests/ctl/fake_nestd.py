@@ -9,6 +9,9 @@ allowed), and at first the word `ready`. The console greets, answers in capitals
 hears `bye`. A member that has null in errors.json never answers; one whose error has no name returns
 the text, whatever it should return.
 
+While there is FOLDER/moving, nesting goes off and the guest stops between the answers to GetStatus and
+GetManagedObjects, whichever is asked for first.
+
 Enable, Disable and Revert have a job, which stands still in the middle where the member never answers; and
 somebody else, who is not nestd, tells the caller of jobs, too.
 """
@@ -169,6 +172,18 @@ WITHOUT = {
     },
     "CheckCpu": CPU | {"nesting": Variant("b", False), "missing": Variant("as", ["svm", "npt"])},
 }
+# What is so when the second of these is answered, and what is told before.
+MOVED: dict[str, tuple[str, list[Any]]] = {
+    "GetStatus": ("a{sv}", [STATUS | {"nested": Variant("s", "off")}]),
+    "GetManagedObjects": (
+        "a{oa{sa{sv}}}",
+        [OBJECTS | {DEMO: {"org.nestd1.Guest": GUEST | {"State": Variant("s", "stopping")}}}],
+    ),
+}
+MOVING = [
+    ("/org/nestd1", "org.nestd1.Manager", {"Nested": Variant("s", "off")}),
+    (DEMO, "org.nestd1.Guest", {"State": Variant("s", "stopping")}),
+]
 JOB = "/org/nestd1/job/1"
 LONG = "run dracut -f \x1b[2J" + "x" * 200
 ANSWERS: dict[str, tuple[str, list[Any]]] = {
@@ -264,6 +279,7 @@ async def main(address: str, folder: Path) -> None:
     bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
     liar = await MessageBus(bus_address=address).connect()
     tasks: set[asyncio.Future[None]] = set()
+    first: list[str | None] = []
 
     def handle(message: Message) -> Message | bool:
         if message.message_type is not MessageType.METHOD_CALL or message.destination == bus.unique_name:
@@ -305,6 +321,13 @@ async def main(address: str, folder: Path) -> None:
             task.add_done_callback(tasks.discard)
             return Message.new_method_return(message, "h", [0], [theirs.detach()])
         signature, body = ANSWERS[message.member]
+        if (folder / "moving").exists() and message.member in MOVED:
+            if first and first[0] != message.member:
+                signature, body = MOVED[message.member]
+                for path, interface, changed in MOVING:
+                    told = (path, "org.freedesktop.DBus.Properties", "PropertiesChanged", "sa{sv}as")
+                    bus.send(Message.new_signal(*told, [interface, changed, []]))
+            first.append(message.member)
         if (folder / "without").exists() and message.member in WITHOUT:
             body = [WITHOUT[message.member]]
         # A signal meant for nobody in particular, and one for the caller: both are to be ignored.

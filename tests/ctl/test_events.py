@@ -183,20 +183,26 @@ def test_what_is_no_event(world: World, path: str, member: str, values: list[Any
     assert world.hear(path, member, values) == []
 
 
+def test_last_words_of_another_shape_are_not_told(world: World) -> None:
+    [event] = world.hear(DEMO, "PropertiesChanged", [GUEST, {"LastWords": "bye"}, []])
+    assert line(event) == ""
+
+
 def test_nestd_is_back(world: World) -> None:
     world.hear("/org/nestd1", "InterfacesAdded", [TURN, {JOB: {"Operation": "enable"}}])
     another = A_GUEST | {"Started": 5, "State": "starting"}
     objects = {DEMO: {GUEST: another}, f"{DEMO}2": {GUEST: GONE}}
     status = STATUS | {"nested": "off", "users": 9}
-    events = world.again(status, objects)
+    events = world.again(World(status, objects))
     assert [(event.name, event.values.get("name")) for event in events] == [
         ("lab-removed", "town"),
         ("property-changed", None),
         ("guest-added", "demo"),  # another one of that name
         ("guest-added", "gone"),
     ]
-    assert world.again(status, objects) == []
-    [event] = world.again(status, {**objects, DEMO: {GUEST: another | {"State": "running"}}})
+    assert world.again(World(status, objects)) == []
+    running = {**objects, DEMO: {GUEST: another | {"State": "running"}}}
+    [event] = world.again(World(status, running))
     assert event.values == {"name": "demo", "changed": {"state": "running"}}
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -431,6 +432,26 @@ def test_output_that_cannot_be_written(fake: Fake, redirection: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("nestctl: cannot write the output: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_output_that_is_full_for_a_while(fake: Fake) -> None:
+    """ssh makes its standard error one that does not wait, which is ours, and may be the output, too."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    filled = os.write(writing, b"x" * (1 << 20))
+    with (
+        subprocess.Popen(NESTCTL, env=fake.environment, stdout=writing, stderr=subprocess.PIPE) as process,
+        os.fdopen(reading, "rb") as output,
+    ):
+        os.close(writing)
+        while not any(call["member"] == "GetStatus" for call in fake.calls()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert b"Nesting: on" in output.read()[filled:]
+        assert process.communicate(timeout=LIMIT)[1] == b""
+    assert process.returncode == 0
 
 
 def test_help_that_cannot_be_written() -> None:

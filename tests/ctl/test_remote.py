@@ -18,6 +18,7 @@ import pytest
 
 from nestd.ctl import arguments, elsewhere
 from nestd.ctl.bridge import Bridge
+from nestd.ctl.client import Client
 from nestd.ctl.failures import Unreachable
 from nestd.ctl.stream import Stream
 from tests.ctl.running import LIMIT, NESTCTL, Fake, Terminal
@@ -171,6 +172,30 @@ def test_no_ssh(far: Far, empty: Path) -> None:
     done = far.run("-H", "far", PATH=str(empty))
     assert done.returncode == 1
     assert "cannot run ssh: No such file or directory" in done.stderr
+
+
+def test_who_starts_it_may_not_want_to_know_of_children(far: Far) -> None:
+    done = subprocess.run(
+        ["env", "--ignore-signal=CHLD", *NESTCTL, "-H", "far", "list"],
+        check=False,
+        env=far.environment,
+        capture_output=True,
+        timeout=LIMIT,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_an_answer_that_does_not_come_from_there_is_looked_for_there(
+    far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far.fake.fail({"Kill": None})
+    monkeypatch.setenv("PATH", far.environment["PATH"])
+    bridge = Bridge(elsewhere.host("far"), far.environment)
+    with (
+        Client(bridge, far.environment, interactive=False) as client,
+        pytest.raises(Unreachable, match="the system bus of far: no answer came in time"),
+    ):
+        client.call("/org/nestd1/guest/demo", "org.nestd1.Guest", "Kill", limit=0.5)
 
 
 def test_a_machine_that_says_nothing_is_given_up(far: Far, monkeypatch: pytest.MonkeyPatch) -> None:

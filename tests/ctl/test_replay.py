@@ -50,6 +50,7 @@ def test_what_a_terminal_answers_does_not(question: bytes) -> None:
         (b"\x1b\x1b[6n[6n", b"[6n"),
         (b"\x1b[\x1b[6n6n", b"6n"),
         (b"\xc2\x9b\x1bZ6n", b"6n"),
+        (b"\x1b[\x051m\x1b\x057\xc2\x9b\x05m", b"\x1b[1m\x1b7\xc2\x9bm"),
         (b"\x1b\x1bZ\x1b]0;t\x07[6n", b"[6n"),
         (b"\x1b[6\x18n", b"\x18n"),
         (b"\x1b]0;title\x1b[31mred", b"\x1b[31mred"),

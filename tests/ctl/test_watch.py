@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.ctl.running import LIMIT, NESTCTL, TOP
+from tests.ctl.running import LIMIT, NESTCTL, TOP, Fake
 from tests.daemon.village import village
 from tests.support.clients import DBUS, NOBODY, PATH, PROPERTIES, Client, Message, Variant
 from tests.support.daemon import POLICY, Daemon, by_hand
@@ -212,6 +212,16 @@ def test_guests(bus: PrivateBus) -> None:
             assert watch.event("guest-exited")["name"] == "demo"
             read.words("guest demo is there: running, with nesting")
             read.words(f"guest demo is {changed['state']}: .*")
+
+
+def test_what_changes_between_the_first_answers(fake: Fake) -> None:
+    """One of them is older than what is told then."""
+    (fake.folder / "moving").touch()
+    with watching(fake.bus, "--json") as watch:
+        start = watch.event("start")
+    (fake.folder / "moving").unlink()
+    assert start["status"]["nested"] == "off"
+    assert [guest["state"] for guest in start["guests"]] == ["stopping", "failed"]
 
 
 def test_how_it_ends(bus: PrivateBus, tree: Tree, tools: Tools) -> None:

@@ -224,6 +224,25 @@ def test_the_segment_goes_with_the_last_guest() -> None:
     run(scenario)
 
 
+def test_a_lab_whose_guests_have_ended_before_it_is_there_has_no_segment() -> None:
+    async def scenario(house: House) -> None:
+        house.manner(Manner.DIES_WHEN_IT_RUNS)
+        options: dict[str, Any] = {"nodes": 1, "user-data": b"x" * (512 << 10)}
+        # No last words, which would have it looked at once more, and a record that is written for long.
+        for program in ("journalctl", "bsdtar", "env"):
+            (house.top / "bin" / program).write_text("#!/bin/sh\n")
+            (house.top / "bin" / program).chmod(0o755)
+        async with town(house) as daemon:
+            for _ in range(4):
+                await daemon.create(**options)
+                async with tasks.timeout(20):
+                    while daemon.guests() or await daemon.segments():
+                        await tasks.sleep(0.01)
+                await daemon.labs.remove("town")
+
+    run(scenario)
+
+
 def test_a_segment_that_dies_under_its_guests() -> None:
     async def scenario(house: House) -> None:
         async with town(house) as daemon:
@@ -393,6 +412,23 @@ def test_a_removal_goes_to_its_end_though_its_caller_leaves() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("doing", ["start", "remove"])
+def test_a_removal_waits_for_who_settles_in_the_same_moment(doing: str) -> None:
+    async def scenario(house: House) -> None:
+        async with town(house) as daemon:
+            await daemon.create()
+            [lab] = labstore.load_all(daemon.root)
+            labstore.save(daemon.root, lab._replace(doing=doing, begun=(2,)))
+        async with town(house) as daemon:
+            removal = tasks.create_task(daemon.labs.remove("town"))
+            daemon.labs.settle()
+            await removal
+            assert daemon.heard[-1][0] == "removed"
+            await assert_nothing_left(house, daemon)
+
+    run(scenario)
+
+
 def test_a_segment_that_systemd_does_not_stop_can_be_stopped_again() -> None:
     async def scenario(house: House) -> None:
         async with town(house) as daemon:
@@ -479,6 +515,47 @@ def test_a_create_that_is_cancelled_leaves_nothing() -> None:
             with pytest.raises(tasks.Cancelled):
                 await task
             await until(lambda: not daemon.kept())
+            await assert_nothing_left(house, daemon)
+
+    run(scenario)
+
+
+def test_a_start_that_is_cancelled_at_its_very_end_is_undone() -> None:
+    async def scenario(house: House) -> None:
+        async with town(house) as daemon:
+            await daemon.create()
+            await daemon.labs.stop("town", 10)
+            live = daemon.labs._roll.get("town")
+            task = tasks.create_task(daemon.labs.start("town", Extension.SVM))
+            for doing in ("start", ""):
+                while live.lab.doing != doing:
+                    await tasks.sleep(0)
+            assert task.cancel()
+            with pytest.raises(tasks.Cancelled):
+                await task
+            assert (daemon.guests(), await daemon.segments(), daemon.kept()) == ([], [], [("town", "")])
+            await daemon.labs.remove("town")
+
+    run(scenario)
+
+
+def test_a_create_that_is_cancelled_at_its_very_end_and_not_undone_is_half_there() -> None:
+    async def scenario(house: House) -> None:
+        house.manner(Manner.IGNORES_THE_BUTTON)
+        async with town(house) as daemon:
+            task = tasks.create_task(daemon.create(nodes=1))
+            while daemon.kept() != [("town", "")]:
+                await tasks.sleep(0)
+            (house.top / "refuse-StopUnit").touch()
+            assert task.cancel()
+            with pytest.raises(tasks.Cancelled):
+                await task
+            await until(lambda: bool(daemon.heard))
+            (house.top / "refuse-StopUnit").unlink()
+            assert daemon.kept() == [("town", "create")]
+            with pytest.raises(Failed, match="only half there"):
+                await daemon.labs.start("town", Extension.SVM)
+            await daemon.labs.remove("town")
             await assert_nothing_left(house, daemon)
 
     run(scenario)

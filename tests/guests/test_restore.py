@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import time
 import pytest
 
 from nestd import tasks
-from nestd.guestmodel import GuestState
+from nestd.bus.connection import Connection
+from nestd.guestmodel import GuestRecord, GuestState
 from nestd.guests import places
-from tests.guests.house import House, records, run, until
+from tests.guests.house import House, Nestd, house, records, run, until
 from tests.support.fakeqemu import Manner
 
 
@@ -210,3 +212,29 @@ def test_a_daemon_that_ends_stops_following_and_not_the_guest(manner: Manner) ->
                 await second.registry.kill("demo")
 
     run(scenario, manner)
+
+
+class _Stumbles(Nestd):
+    def added(self, record: GuestRecord) -> None:
+        raise ZeroDivisionError(record.name)
+
+
+def test_what_nobody_foresaw_while_a_guest_is_looked_for_is_told_while_nestd_lives() -> None:
+    told: list[str] = []
+
+    async def scenario(made: House) -> None:
+        async with made.nestd() as first:
+            await first.launch()
+        connection = await Connection.connect(made.address)
+        second = _Stumbles(made.top, connection)
+        try:
+            await second.registry.restore()
+            await second.registry.found(["demo"])
+            gc.collect()
+            assert told == ["ZeroDivisionError('demo')"]
+        finally:
+            await second.registry.close()
+            await connection.close()
+
+    with house() as made:
+        tasks.run(scenario(made), lambda _, error: told.append(repr(error)))
