@@ -47,8 +47,11 @@ there = subprocess.Popen(
 with open(folder + "/bridge", "w") as bridge:
     bridge.write(str(there.pid))
 def copy(source, sink):
-    while piece := os.read(source.fileno(), 65536):
-        os.write(sink.fileno(), piece)
+    try:
+        while piece := os.read(source.fileno(), 65536):
+            os.write(sink.fileno(), piece)
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # who has left with something unread has left
     sink.close()
 threading.Thread(target=copy, args=(sys.stdin.buffer, there.stdin), daemon=True).start()
 copy(there.stdout, sys.stdout.buffer)
