@@ -269,7 +269,7 @@ def test_an_argument_of_somebody_else(argued: Machine, ground: Ground) -> None:
     assert THEIRS in machine.text("/proc/cmdline").split()
 
 
-@grub_in_ci
+@nightly
 def test_purge_gives_an_argument_back(argued: Machine) -> None:
     machine, before = argued, trees(argued)
     change(machine, "enable", "--boot", "--replace")
@@ -279,7 +279,7 @@ def test_purge_gives_an_argument_back(argued: Machine) -> None:
     assert machine.sh("test -e /var/lib/nestd", check=False).code == 1
 
 
-@grub_in_ci
+@nightly
 def test_a_tool_that_fails(argued: Machine, ground: Ground) -> None:
     machine, before = argued, trees(argued)
     fire = f"{ground.half}; echo the disk is on fire >&2; exit 1"
