@@ -55,7 +55,7 @@ async def _clean(units: Units, unit: str, lab: str) -> None:
             raise
         try:
             await units.clean(unit, "state")
-            watch.settle(await units.properties(unit))
+            await units.settle(watch)
             async with tasks.timeout(_LIMIT):
                 await watch.ended
         finally:

@@ -162,11 +162,11 @@ class Launcher:
                     raise
                 await self._units.reset_failed(unit)
                 await self._units.start_transient(unit, properties, fds=fds)
-            watch.settle(await self._units.properties(unit))
+            await self._units.settle(watch)
         except CallFailed as error:
             raise LaunchFailed(f"systemd refused to start {unit}: {error.text}") from error
         except JobFailed as error:
-            watch.settle(await self._units.properties(unit))
+            await self._units.settle(watch)
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(f"{unit} did not start ({error.result}): {why}") from error
 

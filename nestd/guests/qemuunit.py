@@ -38,7 +38,7 @@ async def monitor(path: str, uid: int, ended: tasks.Future[Mapping[str, Any]]) -
 
 async def remove(units: Units, watch: UnitWatch) -> None:
     """Leave nothing of the unit; who follows it goes on with that. CallFailed."""
-    watch.settle(await units.properties(watch.unit))
+    await units.settle(watch)
     await units.stop(watch.unit)
     await tasks.wait([watch.ended], END_LIMIT)
     if not watch.ended.done():

@@ -56,7 +56,7 @@ class Segment:
         """Take up the unit that an earlier nestd started, if it runs. CallFailed."""
         watch = await self._units.follow(labplaces.unit(self._lab))
         try:
-            watch.settle(await self._units.properties(watch.unit))
+            await self._units.settle(watch)
         except BaseException:
             await watch.close()
             raise
@@ -86,7 +86,7 @@ class Segment:
         try:
             await self._units.reset_failed(watch.unit)
             await self._units.start_transient(watch.unit, _properties(self._lab, account, argv))
-            watch.settle(await self._units.properties(watch.unit))
+            await self._units.settle(watch)
             await self._greet()
         except UnitExists as error:
             await self.close()
@@ -94,7 +94,7 @@ class Segment:
                 f"There is a unit {watch.unit} that nestd did not start: stop it first."
             ) from error
         except (JobFailed, LaunchFailed) as error:
-            watch.settle(await self._units.properties(watch.unit))
+            await self._units.settle(watch)
             await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else qemuunit.END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
             raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error

@@ -60,7 +60,7 @@ async def settle(units: Units | None, limit: float) -> None:
         return
     watch = await units.follow(UNIT)
     try:
-        watch.settle(await units.properties(UNIT))
+        await units.settle(watch)
         async with tasks.timeout(limit):
             await watch.ended
     finally:

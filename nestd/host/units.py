@@ -55,6 +55,7 @@ class UnitWatch:
         self.unit = unit
         self.known: dict[str, Any] = {}
         self.ended: tasks.Future[Mapping[str, Any]] = tasks.Future()
+        self.heard = 0  # how many times systemd has told of it
         self._settled = False
         self._unsubscribe: Callable[[], Awaitable[None]] | None = None
 
@@ -79,6 +80,7 @@ class UnitWatch:
             await unsubscribe()
 
     def _changed(self, signal: Signal) -> None:
+        self.heard += 1
         self._learn(plain(signal.body[1]))
 
     def _learn(self, properties: Mapping[str, Any]) -> None:
@@ -176,6 +178,18 @@ class Units:
             [answer] = await self._bus.call(_SYSTEMD, unit_path(unit), _PROPERTIES, "GetAll", "s", body)
             found |= plain(answer)
         return found
+
+    async def settle(self, watch: UnitWatch) -> None:
+        """Have the watch take in what its unit's properties are now.
+
+        What systemd tells while they are read is newer than some of them: then they are read again, or the
+        end of the unit would be taken back, and never come.
+        """
+        heard = -1
+        while heard != watch.heard:
+            heard = watch.heard
+            now = await self.properties(watch.unit)
+        watch.settle(now)
 
     async def _manager(
         self,

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -15,7 +16,8 @@ from nestd.bus.connection import Connection
 from nestd.errors import CallFailed
 from nestd.guestmodel import GuestSpec
 from nestd.guests import sandbox
-from nestd.host.services import bus_label_escape, plain
+from nestd.host import units as units_of_systemd
+from nestd.host.services import Signal, bus_label_escape, plain
 from nestd.host.units import JobFailed, UnitExists, Units, unit_path
 from nestd.wire.library import Variant
 from tests.guests.house import NOBODY, House, run
@@ -55,7 +57,7 @@ def test_a_unit_from_start_to_end(kind: Kind) -> None:
     async def scenario(units: Units) -> None:
         watch = await units.follow(UNIT)
         await units.start_transient(UNIT, _service("/bin/sleep", "600"))
-        watch.settle(await units.properties(UNIT))
+        await units.settle(watch)
         assert watch.known["MainPID"] > 1
         assert len(watch.known["InvocationID"]) == 16
         assert not watch.ended.done()
@@ -81,7 +83,7 @@ def test_a_stop_and_an_end_that_came_before_anybody_looked() -> None:
         await units.start_transient(UNIT, _service("/bin/true"))
         await _until(units, "")
         assert not watch.ended.done()
-        watch.settle(await units.properties(UNIT))
+        await units.settle(watch)
         assert watch.ended.result()["Result"] == "success"
         await watch.close()
         await units.start_transient(UNIT, _service("/bin/sleep", "600"))
@@ -89,6 +91,51 @@ def test_a_stop_and_an_end_that_came_before_anybody_looked() -> None:
         await _until(units, "failed")
 
     _play(scenario)
+
+
+class _Told(NamedTuple):
+    body: list[Any]
+    path: str = unit_path(UNIT)
+    interface: str = "org.freedesktop.DBus.Properties"
+    member: str = "PropertiesChanged"
+    sender: str = ":1.0"
+
+
+class _Ending:
+    """A systemd that tells of the unit's end between the two answers in which the properties are read."""
+
+    def __init__(self) -> None:
+        self._state = "active"
+        self._hear: Callable[[Signal], None] | None = None
+
+    async def subscribe(self, _: str, handler: Callable[[Signal], None]) -> Callable[[], Awaitable[None]]:
+        self._hear = handler
+        return self._leave
+
+    async def _leave(self) -> None:
+        self._hear = None
+
+    async def call(self, *asked: Any, **_: Any) -> list[Any]:
+        if asked[3] != "GetAll":
+            return []
+        [interface] = asked[5]
+        if interface == units_of_systemd.UNIT:
+            return [{"ActiveState": Variant("s", self._state)}]
+        if self._hear and self._state == "active":
+            self._state = "inactive"
+            self._hear(_Told([units_of_systemd.UNIT, {"ActiveState": Variant("s", self._state)}, []]))
+        return [{}]
+
+
+def test_an_end_that_comes_while_the_properties_are_read() -> None:
+    async def main() -> None:
+        units = Units(_Ending())
+        watch = await units.follow(UNIT)
+        await units.settle(watch)
+        assert watch.ended.done()
+        await watch.close()
+
+    loop.run(main())
 
 
 def test_a_unit_that_cannot_start() -> None:
@@ -107,7 +154,7 @@ def test_a_descriptor_is_handed_over_and_stays_the_callers() -> None:
         properties = [*_service("/bin/cat"), ("StandardInputFileDescriptor", Variant("h", 0))]
         watch = await units.follow(UNIT)
         await units.start_transient(UNIT, properties, fds=[theirs.fileno()])
-        watch.settle(await units.properties(UNIT))
+        await units.settle(watch)
         inode = os.fstat(theirs.fileno()).st_ino
         assert _input(watch.known["MainPID"]).st_ino == inode
         theirs.shutdown(socket.SHUT_WR)
