@@ -67,8 +67,7 @@ class Restorer:
     async def _take(self, name: str, unit: str, record: GuestRecord | None) -> None:
         watch = await self._units.follow(unit)
         try:
-            known = await self._units.properties(unit)
-            watch.settle(known)
+            known = await self._units.settle(watch)
             if watch.ended.done():  # a moment ago
                 await watch.close()
                 await self._restore(name, unit, known["ActiveState"])

@@ -179,8 +179,8 @@ class Units:
             found |= plain(answer)
         return found
 
-    async def settle(self, watch: UnitWatch) -> None:
-        """Have the watch take in what its unit's properties are now.
+    async def settle(self, watch: UnitWatch) -> dict[str, Any]:
+        """Have the watch take in what its unit's properties are now, and return all of them.
 
         What systemd tells while they are read is newer than some of them: then they are read again, or the
         end of the unit would be taken back, and never come.
@@ -190,6 +190,7 @@ class Units:
             heard = watch.heard
             now = await self.properties(watch.unit)
         watch.settle(now)
+        return now
 
     async def _manager(
         self,
