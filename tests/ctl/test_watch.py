@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from tests.ctl.running import LIMIT, NESTCTL, TOP, Fake
+from tests.daemon.conftest import tools, tree  # the same machine
 from tests.daemon.village import village
 from tests.support.clients import DBUS, NOBODY, PATH, PROPERTIES, Client, Message, Variant
 from tests.support.daemon import POLICY, Daemon, by_hand
 from tests.support.privatebus import PrivateBus
 from tests.support.tools import Tools
 from tests.support.tree import Tree
+
+__all__ = ["tools", "tree"]
 
 pytestmark = pytest.mark.bus
 
@@ -83,19 +86,6 @@ def watching(bus: PrivateBus, *argv: str) -> Iterator[Watch]:
             yield watch
         finally:
             watch.process.kill()
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    """An AMD machine with kvm_amd loaded, nesting on as the kernel has it."""
-    tree = Tree(tmp_path / "machine").amd().module("kvm_amd").write("/etc/machine-id", "0" * 31 + "1\n")
-    tree.path("/etc/modprobe.d").mkdir()
-    return tree
-
-
-@pytest.fixture
-def tools(tree: Tree) -> Tools:
-    return Tools(tree)
 
 
 @pytest.fixture

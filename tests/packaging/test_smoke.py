@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.conftest import tree  # the same machine
 from tests.packaging import house
 from tests.support.daemon import POLICY, Daemon
 from tests.support.polkitd import Polkitd
 from tests.support.privatebus import PrivateBus
 from tests.support.tools import Tools
 from tests.support.tree import Tree
+
+__all__ = ["tree"]
 
 pytestmark = pytest.mark.bus
 
@@ -31,13 +34,6 @@ exec sh "$2"
 _NESTCTL = '#!/bin/sh\nPYTHONPATH={} exec /usr/bin/python3 -m nestd.ctl "$@"\n'
 # No systemd runs here: the unit is what it is said to be.
 _SYSTEMCTL = '#!/bin/sh\n[ "$1" != is-failed ]\n'
-
-
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    tree = Tree(tmp_path / "machine").amd().module("kvm_amd").write("/etc/machine-id", "0" * 32 + "\n")
-    tree.path("/etc/modprobe.d").mkdir()
-    return tree
 
 
 @pytest.fixture
