@@ -20,9 +20,10 @@ _SHORT = 4 << 10
 
 
 class _Caller:
-    __slots__ = ("tasks", "watch")
+    __slots__ = ("left", "tasks", "watch")
 
     def __init__(self) -> None:
+        self.left = False
         self.tasks: set[Task[None]] = set()
         self.watch: Task[None] | None = None
 
@@ -74,6 +75,8 @@ class Callers:
             ended(task.cancelled())
 
         task.add_done_callback(done)
+        if caller.left:  # the call lay here when its sender went
+            task.cancel()
 
     def full(self, sender: str) -> bool:
         """Whether nothing more is started for this caller until something of his, or of others, has ended."""
@@ -91,8 +94,11 @@ class Callers:
 
     async def _watch(self, sender: str, caller: _Caller) -> None:
         def leave() -> None:
-            for task in caller.tasks:
-                task.cancel()
+            # Once: what is being undone is not to be cut short.
+            if not caller.left:
+                caller.left = True
+                for task in caller.tasks:
+                    task.cancel()
 
         def changed(signal: Signal) -> None:
             if signal.body[2] == "":

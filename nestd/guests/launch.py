@@ -168,6 +168,7 @@ class Launcher:
         except JobFailed as error:
             await self._units.settle(watch)
             why = await words.last_words(self._commands, watch.known)
+            why = refusals.not_begun(error.result, why)
             raise LaunchFailed(f"{unit} did not start ({error.result}): {why}") from error
 
     async def _has_failed(self, unit: str) -> bool:

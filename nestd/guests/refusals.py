@@ -27,6 +27,16 @@ def not_started(name: str, why: str) -> str:
     return f"QEMU did not start {name}: {why}" + (f"\n{remedy}" if remedy else "")
 
 
+def not_begun(result: str, why: str) -> str:
+    """Why systemd did not start a unit: the result of its job, and why the unit ended, if it has."""
+    if result != "timeout":
+        return why
+    return (
+        "systemd did not get to it in time, so it was taken back. The machine may be too busy, which "
+        "`systemctl list-jobs` and `systemd-cgtop` tell: try again when it is not."
+    )
+
+
 def not_granted(spec: GuestSpec, extension: Extension, verdict: VcpuVerdict) -> str:
     """The guest would have run without the extension."""
     flag = extension.value

@@ -16,7 +16,7 @@ from typing import Any
 from nestd import tasks
 from nestd.errors import CallFailed, LaunchFailed, Malformed
 from nestd.guestmodel import GuestSpec
-from nestd.guests import labplaces, programs, qemuunit, sandbox
+from nestd.guests import labplaces, programs, qemuunit, refusals, sandbox
 from nestd.host import words
 from nestd.host.accounts import Account
 from nestd.host.commands import Commands
@@ -97,6 +97,8 @@ class Segment:
             await self._units.settle(watch)
             await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else qemuunit.END_LIMIT)
             why = await words.last_words(self._commands, watch.known)
+            if isinstance(error, JobFailed):
+                why = refusals.not_begun(error.result, why)
             raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error
 
     async def plug(self, guest: str) -> socket.socket:

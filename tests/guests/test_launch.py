@@ -8,6 +8,7 @@ import pytest
 from nestd import tasks
 from nestd.errors import GuestExists, InvalidArgs, LaunchFailed, NestingNotGranted
 from nestd.guestmodel import GuestSpec, GuestState
+from nestd.host.units import JobFailed, Units
 from nestd.model import Extension
 from tests.guests.house import House, run, until
 from tests.support import loop
@@ -92,6 +93,20 @@ def test_a_qemu_that_cannot_be_executed_is_said_to_be() -> None:
             ):
                 await nestd.launch()
             assert house.runs() == []
+
+    run(scenario)
+
+
+def test_a_systemd_that_is_late_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(self: Units, unit: str, *_: object, **__: object) -> None:
+        raise JobFailed(unit, "timeout")
+
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            monkeypatch.setattr(Units, "start_transient", late)
+            with pytest.raises(LaunchFailed, match=r"did not get to it in time.*`systemctl list-jobs`"):
+                await nestd.launch()
+            assert await nestd.units.matching("nestd-guest-*") == {}
 
     run(scenario)
 

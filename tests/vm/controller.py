@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A fleet's controller: the real ansible-playbook, which reaches emulated machines with the real ssh.
-
-The keys are its own, and it knows the machines' before it first goes there: nothing is taken on trust.
-"""
+"""A fleet's controller: the real ansible-playbook, which reaches emulated machines with the real ssh."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,16 +14,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from tests.vm.machine import Machine
+from tests.vm.ssh import Ssh
 
 _ROLES = Path(__file__).parents[2] / "packaging/ansible"
 _LIMIT = 1200.0  # seconds; only a hang takes so long
-_KINDS = ("ed25519", "ecdsa", "rsa")
 _RECAP = re.compile(r"^(\S+) +: ok=\d+ +changed=(\d+) +unreachable=(\d+) +failed=(\d+) ", re.MULTILINE)
-# The address is the one that QEMU's user network expects its guest to have.
-_NETWORK = """card=$(ls /sys/class/net | grep -vx lo)
-ip link set "$card" up
-ip address add 10.0.2.15/24 dev "$card"
-"""
 
 
 class Recap(NamedTuple):
@@ -46,20 +38,8 @@ class Controller:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._hosts: dict[str, dict[str, object]] = {}
-        self._key("id")
-        (folder / "known_hosts").touch()
+        self._ssh = Ssh(folder)
         (folder / "ansible.cfg").touch()
-        # Nobody else's configuration, agent or keys; StrictHostKeyChecking is the whole of the trust.
-        options = {
-            "ControlMaster": "auto",
-            "ControlPersist": "600",
-            "StrictHostKeyChecking": "yes",
-            "UserKnownHostsFile": folder / "known_hosts",
-            "GlobalKnownHostsFile": "/dev/null",
-            "IdentitiesOnly": "yes",
-            "IdentityFile": folder / "id",
-            "PreferredAuthentications": "publickey",
-        }
         self._environment = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(folder),
@@ -69,27 +49,16 @@ class Controller:
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_PIPELINING": "1",
             "ANSIBLE_TIMEOUT": "120",
-            "ANSIBLE_SSH_ARGS": " ".join(
-                ["-F none", *(f"-o {key}={value}" for key, value in options.items())]
-            ),
+            "ANSIBLE_SSH_ARGS": shlex.join(self._ssh.arguments),
             # The path of a socket is short.
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(folder / "cp"),
         }
 
     def add(self, name: str, machine: Machine) -> None:
-        """Prepare a machine, before sshd is installed in it: an address, its own keys, and who may enter."""
-        for kind in _KINDS:  # with none left to sshd's package, which would take long to make one
-            host = self._key(f"{name}-{kind}", kind)
-            machine.write(f"/etc/ssh/ssh_host_{kind}_key", host.read_bytes(), mode=0o600)
-            machine.write(f"/etc/ssh/ssh_host_{kind}_key.pub", host.with_suffix(".pub").read_bytes())
-        machine.write("/root/.ssh/authorized_keys", (self._folder / "id.pub").read_bytes(), mode=0o600)
-        machine.sh(_NETWORK)
-        port = machine.ssh_port
-        with (self._folder / "known_hosts").open("a") as known:
-            known.write(f"[127.0.0.1]:{port} {(self._folder / f'{name}-ed25519.pub').read_text()}")
+        """Prepare a machine, before sshd is installed in it."""
         self._hosts[name] = {
             "ansible_host": "127.0.0.1",
-            "ansible_port": port,
+            "ansible_port": self._ssh.add(name, machine),
             "ansible_user": "root",
             "ansible_python_interpreter": "/usr/bin/python3",
         }
@@ -156,9 +125,3 @@ class Controller:
 
     def _kept(self, name: str) -> Path:
         return self._folder / f"status-{name}.json"
-
-    def _key(self, name: str, kind: str = "ed25519") -> Path:
-        path = self._folder / name
-        command: list[str | Path] = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", path]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C.UTF-8"})
-        return path
