@@ -17,6 +17,7 @@ _FOLDER = "/usr/lib/nestd-test"
 _PROBE = f"python3 -I -S {_FOLDER}/probe_guest.py"
 _PROPERTY = "busctl get-property org.nestd1 /org/nestd1 org.nestd1.Manager"
 _CALL = "busctl call org.nestd1 /org/nestd1 org.nestd1.Manager"
+_VERIFY = "nestctl verify --timeout 200; echo exit $?"
 _BOOT_SOURCE = f'{_CALL} GetStatus | grep -o \'"boot-source" s "[^"]*"\''
 
 
@@ -47,6 +48,9 @@ AS_IT_COMES = (
     ),
     Scene("The kernel's default decides the next boot", _BOOT_SOURCE, ("default",)),
     Scene("A guest of a few instructions", _PROBE, ("CPUID: yes", "switch it on: yes")),
+    Scene(
+        "A guest of a guest: its KVM is built in, too", _VERIFY, ("works — a guest of a guest ran", "exit 0")
+    ),
     Scene("On: it is so already", f"{_CALL} Enable 'a{{sv}}' 0", ('"changed" b false',)),
     Scene(
         "Off at run time: refused, as nothing but a reboot can do it",
@@ -78,6 +82,9 @@ SWITCHED_OFF = (
     ),
     Scene("The command line decides", _BOOT_SOURCE, ("command line",)),
     Scene("The guest has lost it", _PROBE, ("CPUID: no", "switch it on: no")),
+    Scene(
+        "A guest of its own cannot have one", _VERIFY, ("Nesting: does not work — L1 has no svm", "exit 4")
+    ),
     Scene("Off: it is so already", f"{_CALL} Disable 'a{{sv}}' 0", ('"changed" b false',)),
     Scene(
         "On: the argument is named",
@@ -99,7 +106,7 @@ def play(progress: Progress) -> bool:
     built = replace(plain, name="builtin", key=key, kernel=own.image, initrd=None)
     with boot.boot(progress, cold=True, built=built) as machine:
         progress(f"installing {deb.name} beside kernel {own.release}")
-        _install_lists(machine, own)
+        _install(machine, own)
         machine.push(_HERE / "probe_guest.py", to=_FOLDER)
         package.install(machine, deb)
         fine = scenes.play(machine, AS_IT_COMES, scenes.to_stdout)
@@ -111,7 +118,8 @@ def play(progress: Progress) -> bool:
     return fine
 
 
-def _install_lists(machine: Machine, own: kernel.Kernel) -> None:
-    """Tell the machine's modprobe what its kernel has built in, as an installed kernel does."""
+def _install(machine: Machine, own: kernel.Kernel) -> None:
+    """Put into the machine what an installed kernel has there: its file, and what it has built in."""
     machine.push(*own.lists, to=f"/usr/lib/modules/{own.release}")
+    machine.push((f"vmlinuz-{own.release}", own.image.read_bytes()), to="/boot")
     machine.sh("touch /usr/lib/modules/$(uname -r)/modules.order; depmod")

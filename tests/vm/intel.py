@@ -33,6 +33,7 @@ STORY = (
         ('s "vmx"', 's "kvm_intel"', 's "loaded"', 's "on"', 's ""'),
     ),
     Scene("A guest of a few instructions, straight on /dev/kvm", _PROBE, ("CPUID: yes", "switch it on: yes")),
+    Scene("What an exit costs there", "nestctl measure", ("handled in the kernel", "with kvm_intel")),
     Scene("Off", "nestctl disable", ("off",)),
     Scene(
         "The kernel agrees, and so does the drop-in",

@@ -116,7 +116,7 @@ def test_a_stuck_guest_delays_no_other_nor_the_next_nestd(machine: Machine) -> N
         machine.sh(f"nestctl launch other {IDLE}; nestctl show other; nestctl kill other", timeout=240)
         # systemd's SIGKILL is what ends it: 10 seconds after SIGTERM.
         wait_until(machine, "$(nestctl list | grep -c stuck) == 0")
-        stopping.wait_for("", 5)
+        assert stopping.wait(60).code == 0
     machine.sh(f"nestctl launch stuck {IDLE}; nestctl launch other {IDLE}", timeout=240)
     pid = show(machine, "stuck")["pid"]
     machine.sh(
@@ -126,6 +126,14 @@ def test_a_stuck_guest_delays_no_other_nor_the_next_nestd(machine: Machine) -> N
     wait_until(machine, "$(nestctl list | grep -c stuck) == 1")
     assert show(machine, "stuck")["pid"] == pid
     machine.sh("nestctl kill stuck; nestctl kill other")
+
+
+def test_a_guest_that_does_not_heed_the_power_button_is_stopped(machine: Machine) -> None:
+    machine.sh(f"nestctl launch demo {IDLE}", timeout=240)
+    machine.sh("nestctl stop demo --timeout 5", timeout=120)
+    shown = show(machine, "demo")
+    assert (shown["state"], shown["result"]) == ("exited", "success"), shown
+    assert machine.sh("systemctl is-active nestd-guest-demo.service", check=False).code != 0
 
 
 def test_the_power_button_is_pressed_and_its_time_is_shown(machine: Machine) -> None:

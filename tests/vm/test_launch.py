@@ -32,14 +32,33 @@ ip address add 10.0.2.15/24 dev eth0
 echo guest-ready
 while :; do echo hello from the guest | nc -l -p 22; done
 """
+# A guest that tells what it has, and what it may write.
+LOOK = """#!/bin/busybox sh
+export PATH=/bin
+/bin/busybox mkdir -p /proc
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*; do insmod $module; done
+echo processors $(nproc) memory $(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
+echo flags $(grep -m1 ^flags /proc/cpuinfo)
+for disk in vda vdb vdc; do
+    echo $disk holds $(head -c 5 /dev/$disk)
+    printf spoil | dd of=/dev/$disk conv=notrunc,fsync 2> /dev/null && echo $disk was written
+    echo 3 > /proc/sys/vm/drop_caches
+    echo $disk now holds $(head -c 5 /dev/$disk)
+done
+echo guest-ready
+while :; do sleep 3600; done
+"""
 # What fits a boot sector: each byte of the text to the serial port, then a halt.
 _SAY = bytes.fromhex("fc31c08ed8be167cbaf803ac84c07403eeebf8f4ebfd")
 GREETING = b"booted from the CD\r\n"
 
 
-def initramfs(machine: Machine) -> None:
-    """/tmp/guest.cpio.gz: a guest with virtio, a CD's file system, and INIT."""
-    machine.write("/tmp/r/init", INIT, mode=0o755)
+def initramfs(machine: Machine, init: str = INIT) -> None:
+    """/tmp/guest.cpio.gz: a guest with virtio, a CD's file system, and that init."""
+    machine.write("/tmp/r/init", init, mode=0o755)
     machine.sh(
         "cd /tmp/r; mkdir bin modules dev; cp /usr/bin/busybox bin/; mknod dev/console c 5 1; n=10; "
         "for name in virtio_pci virtio_blk virtio_net isofs; do modprobe --show-depends $name; done | "
@@ -107,6 +126,40 @@ def test_a_seed_a_forwarded_port_and_a_screen(machine: Machine) -> None:
     assert modes == "600 alice"
     machine.run(["nestctl", "kill", "demo"])
     assert machine.sh(f"test -e {FOLDER}", check=False).code == 1
+
+
+def test_what_was_asked_for_is_what_the_guest_has(machine: Machine) -> None:
+    """Processors, memory, flags; a disk that forgets, one that is only read, and one in QEMU's own format."""
+    initramfs(machine, LOOK)
+    machine.sh(
+        "cd /home/alice; for name in kept fixed other; do printf %-5.5s $name > $name; truncate -s 1M $name; "
+        "done; "
+        "qemu-img convert -q -f raw -O qcow2 other other.qcow2; chown alice kept fixed other.qcow2"
+    )
+    before = machine.out("sha256sum", "/home/alice/kept", "/home/alice/fixed")
+    launch(
+        machine, "--memory", "192M", "--vcpus", "2", "--cpu-feature=-avx", "--kernel", "/boot/vmlinuz",
+        "--initrd", "/tmp/guest.cpio.gz", "--append", "console=ttyS0 quiet",
+        "--disk", "path=/home/alice/kept,format=raw,snapshot",
+        "--disk", "path=/home/alice/fixed,format=raw,readonly",
+        "--disk", "path=/home/alice/other.qcow2,format=qcow2",
+        "--forward", "udp:0.0.0.0:5353-53", "--forward", "0.0.0.0:2223-22",
+    )  # fmt: skip
+    for kind, port in (("-lnu", 5353), ("-lnt", 2223)):
+        assert f"0.0.0.0:{port}" in machine.out("ss", "--no-header", kind, f"sport = {port}").split()
+    told = said(machine, "guest-ready").replace("\r", "")
+    found = re.search(r"processors (\d+) memory (\d+)", told)
+    assert found and found[1] == "2" and 128 < int(found[2]) < 192, told
+    [flags] = re.findall(r"^flags .*$", told, re.MULTILINE)
+    assert " svm " in flags and " avx " not in flags
+    assert [line for line in told.split("\n") if line.startswith("vd")] == [
+        "vda holds kept", "vda was written", "vda now holds spoil",
+        "vdb holds fixed", "vdb now holds fixed",
+        "vdc holds other", "vdc was written", "vdc now holds spoil",
+    ]  # fmt: skip
+    machine.run(["nestctl", "kill", "demo"])
+    assert machine.out("sha256sum", "/home/alice/kept", "/home/alice/fixed") == before
+    machine.sh("cd /home/alice; qemu-img convert -q -f qcow2 -O raw other.qcow2 seen; grep -q ^spoil seen")
 
 
 def test_a_guest_starts_from_a_cd(machine: Machine) -> None:

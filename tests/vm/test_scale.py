@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 import pytest
 
 from tests.vm.machine import Machine
+from tests.vm.progress import Progress
 from tests.vm.test_guests import complaints
 from tests.vm.test_pending import wait_until
+from tests.vm.test_storm import size
 
 pytestmark = pytest.mark.nightly
 
@@ -30,6 +33,16 @@ END
 chmod 644 /var/tmp/still.img
 """
 
+_TAKEN = "systemctl show -P CPUUsageNSec nestd.service"
+_STATUSES = f"""
+{_TAKEN}
+for i in $(seq 100); do
+    busctl call org.nestd1 /org/nestd1 org.nestd1.Manager GetStatus > /dev/null
+done
+{_TAKEN}
+"""
+# KiB. A guest is some objects; the rest is what Python keeps for the next ones.
+_MORE = 4096
 _CENSUS = """
 pid=$(systemctl show -P MainPID nestd.service)
 echo "descriptors $(ls /proc/$pid/fd | wc -l)"
@@ -57,16 +70,38 @@ def census(machine: Machine) -> str:
     return machine.sh(_CENSUS, timeout=120).stdout
 
 
+class Price(NamedTuple):
+    """What nestd costs: KiB of its own, and milliseconds of its processor's time for a hundred statuses."""
+
+    memory: int
+    statuses: int
+
+
+def price(machine: Machine) -> Price:
+    taken = machine.sh(_STATUSES).stdout.split()
+    return Price(size(machine)["memory"], (int(taken[1]) - int(taken[0])) // 1_000_000)
+
+
+def hardly_more(now: Price, before: Price) -> bool:
+    """Whether it costs no more than before: twice is what an emulated processor does by itself at times."""
+    return now.statuses < 2 * before.statuses and now.memory < before.memory + _MORE
+
+
 def all_of(machine: Machine, command: str) -> None:
     """Run nestctl for each guest, two at a time."""
     machine.sh(f"seq {MANY} | xargs -P 2 -I N nestctl {command}", timeout=_HOUR)
 
 
-def test_many_at_once(quiet: Machine) -> None:
+def test_many_at_once(quiet: Machine, progress: Progress) -> None:
     machine = quiet
+    machine.sh(f"nestctl launch first {STILL}; nestctl kill first", timeout=_HOUR)
+    alone = price(machine)
     all_of(machine, f"launch gN {STILL}")
     assert machine.sh("nestctl list | grep -c running").stdout.strip() == str(MANY)
     crowded = census(machine)
+    among = price(machine)
+    progress(f"alone {alone}; among {MANY} {among}")
+    assert hardly_more(among, alone)
     machine.sh("systemctl kill --signal=KILL nestd.service; sleep 1; systemctl start nestd.service")
     wait_until(machine, f"$(nestctl list | grep -c running) == {MANY}")
     all_of(machine, "kill gN")
@@ -79,11 +114,14 @@ def test_many_at_once(quiet: Machine) -> None:
     assert complaints(machine) == ""
 
 
-def test_many_in_a_row(quiet: Machine) -> None:
+def test_many_in_a_row(quiet: Machine, progress: Progress) -> None:
     machine = quiet
     each = f"nestctl launch g$((i % 5)) {STILL} > /dev/null; nestctl kill g$((i % 5))"
     machine.sh(f"for i in $(seq 5); do {each}; done", timeout=_HOUR)
-    before = census(machine)
+    before, cost = census(machine), price(machine)
     machine.sh(f"for i in $(seq {ROUNDS}); do {each}; done", timeout=_HOUR)
     assert census(machine) == before
+    now = price(machine)
+    progress(f"after 5 {cost}; after {ROUNDS} more {now}")
+    assert hardly_more(now, cost)
     assert complaints(machine) == ""
