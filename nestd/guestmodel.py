@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class GuestState(StrEnum):
-    """The life of a guest."""
+    """The life of a guest. STARTING is reserved: a guest is known once it runs."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -101,12 +101,13 @@ class GuestSpec(NamedTuple):
 class VcpuVerdict(NamedTuple):
     """What a started vCPU really got, as QEMU tells it over QMP.
 
-    `nesting` is the vCPU's own `vmx` or `svm` property; `missing` are the flags that were
-    asked for and dropped, by QEMU's names.
+    `nesting` is the vCPU's own `vmx` or `svm` property; `dropped` are the flags that its model asks for and
+    that KVM cannot give, `missing` these and what else this machine has and it did not get; by QEMU's names.
     """
 
     nesting: bool
     missing: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
 
 class GuestRecord(NamedTuple):
@@ -115,7 +116,8 @@ class GuestRecord(NamedTuple):
     `stopping` is empty, `power-button` (it was pressed, and until `stop_deadline` the guest may power itself
     off) or `unit` (systemd stops it, by force at `stop_deadline`). `result` is systemd's word for its end:
     empty while it runs, and where nobody saw it end. `last_words` are QEMU's, made printable. `vnc` is the
-    socket of its screen, `lab` the lab that it is in; empty for none.
+    socket of its screen, `lab` the lab that it is in; empty for none. `invocation` is its unit's
+    INVOCATION_ID (systemd.exec(5)): what the journal knows this run of it by.
     """
 
     name: str
@@ -138,6 +140,7 @@ class GuestRecord(NamedTuple):
     ended: int = 0
     result: str = ""
     last_words: tuple[str, ...] = ()
+    invocation: str = ""
 
     @property
     def over(self) -> bool:

@@ -104,7 +104,7 @@ _nestctl() {
         "lab create") options+="$guest --json --nodes --subnet" ;;
         "lab list" | "lab show") options+=" --json" ;;
         verify) options+=" --json --cpu --cpu-feature --user --timeout" ;;
-        measure) options+=" --json --levels" ;;
+        measure) options+=" --json --levels --timeout" ;;
         cpu) options+=" --json --qemu --libvirt --cpu --cpu-feature --user" ;;
         stop | "lab stop") options+=" --timeout" ;;
     esac

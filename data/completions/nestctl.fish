@@ -124,7 +124,7 @@ complete -c nestctl -n '__nestctl_at launch console' -l escape -x -d 'the key th
 complete -c nestctl -n '__nestctl_at "lab create"' -l nodes -x -d 'how many guests, 1 to 16'
 complete -c nestctl -n '__nestctl_at "lab create"' -l subnet -x -d 'their IPv4 addresses'
 complete -c nestctl -n '__nestctl_at list' -l all -d 'also those that have ended lately'
-complete -c nestctl -n '__nestctl_at verify stop "lab stop"' -l timeout -x -d 'seconds that the guest has'
+complete -c nestctl -n '__nestctl_at verify measure stop "lab stop"' -l timeout -x -d 'seconds that the guest has'
 
 # Proof.
 complete -c nestctl -n '__nestctl_at measure' -l levels -d 'measure a guest\'s guest, too'

@@ -67,8 +67,8 @@ class Guest(Following[GuestRecord]):
         await self._registry.kill(self.state.name)
         return []
 
-    def _open_console(self, _: None, __: Call) -> Sequence[Any]:
-        return [self._registry.open_console(self.state.name)]
+    async def _open_console(self, _: None, __: Call) -> Sequence[Any]:
+        return [await self._registry.open_console(self.state.name)]
 
     def _console_log(self, _: None, __: Call) -> Sequence[Any]:
         return [self._registry.console_log(self.state.name)]

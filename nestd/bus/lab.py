@@ -8,6 +8,7 @@ from typing import Any
 
 from nestd.bus import boundary, guest, manager
 from nestd.bus.exported import Call, Following, Handler, no_request
+from nestd.errors import LabNotFound
 from nestd.guests.lab import LabView
 from nestd.guests.labs import Labs
 from nestd.model import Extension
@@ -50,7 +51,11 @@ class Lab(Following[LabView]):
         }
 
     async def _start(self, _: None, __: Call) -> Sequence[Any]:
-        await self._labs.start(self.state.name, await self._ready(self.state.require_nesting))
+        name, created = self.state.name, self.state.created
+        extension = await self._ready(self.state.require_nesting)
+        if self._labs.get(name).created != created:
+            raise LabNotFound(f"The lab {name} has been removed meanwhile, and another one made.")
+        await self._labs.start(name, extension)
         return []
 
     async def _stop(self, seconds: int, _: Call) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from nestd.bus.polkit import Authority
 from nestd.bus.runas import RunAs
 from nestd.bus.scan import Scan
 from nestd.guestmodel import GuestSpec
+from nestd.guests import places
 from nestd.guests.registry import Registry
 from nestd.host.kmod import Kmod
 from nestd.host.root import Root
@@ -153,8 +154,12 @@ class Manager:
     async def _launch(self, asked: LaunchRequest, call: Call) -> Sequence[Any]:
         spec = asked.spec._replace(user=await self._run_as.account(asked.user, call))
         extension = await self.ready(spec.require_nesting)
-        launch = self._labs().labs.join if spec.network.kind == "lab" else self._launcher().launch
-        record = await launch(spec, extension)
+        if spec.network.kind == "lab":
+            record = await self._labs().labs.join(spec, extension)
+        else:
+            if self._root.names(places.LABS):  # else nothing of labs is loaded
+                self._labs().labs.check_guest(spec.name)
+            record = await self._launcher().launch(spec, extension)
         return [guest_path(record.name)]
 
     async def ready(self, require_nesting: bool) -> Extension:

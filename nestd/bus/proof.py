@@ -21,7 +21,7 @@ from nestd.guests.probe.told import Exits
 from nestd.guests.verify import Request, Verified, Verifier
 from nestd.host.machine import Host
 from nestd.host.words import harmless
-from nestd.model import Status
+from nestd.model import Extension, Status
 from nestd.nesting import obstacles
 from nestd.nesting.changer import Changer
 from nestd.nesting.drivers import LIVE
@@ -36,6 +36,7 @@ _TIMEOUT, _SHORTEST, _LONGEST = 120, 5, 600
 # Bytes; what is asked does not run.
 _CHECKED_MEMORY = 64 << 20
 _EXITS = "a{s(dddu)}"
+_GUESTS_HAVE = (Extension.VMX, Extension.SVM)  # guests are x86
 
 
 class Wish(NamedTuple):
@@ -71,7 +72,7 @@ class Proof:
     async def _verify(self, wish: Wish, call: Call) -> Sequence[Any]:
         user = await self._run_as.account(wish.user, call)
         asked = Request(user, wish.cpu, wish.features, float(wish.timeout))
-        status = self._ready()
+        status = self._able_to_nest()
         async with self._images.next():
             made = await image(self._host, status.driver, str(status.extension), spare=self._booted)
             self._booted.append(made.initrd)
@@ -83,13 +84,13 @@ class Proof:
     async def _boot(self, made: Image, asked: Request) -> Verified:
         try:
             # Meanwhile another change may have begun, or the driver may be gone.
-            status = self._ready()
+            status = self._able_to_nest()
         except BaseException:
             if made.lent:
                 os.unlink(made.kernel)
             raise
         try:
-            return await self._verifier.verify(made, asked, status.extension)
+            return await self._verifier.verify(made, asked, status.extension, status.nested)
         except errors.LaunchFailed as error:
             raise errors.VerifyFailed(f"The probe guest did not start. {error}") from error
 
@@ -117,7 +118,7 @@ class Proof:
 
     async def _check_cpu(self, wish: Wish, call: Call) -> Sequence[Any]:
         user = await self._run_as.account(wish.user, call)
-        extension = self._ready().extension
+        extension = self._able_to_nest().extension
         name = f"{places.OWN}cpu-{os.urandom(4).hex()}"
         spec = GuestSpec(name, user, wish.cpu, wish.features, _CHECKED_MEMORY, require_nesting=False)
         started = await self._launcher.start(spec, extension, runs=False)
@@ -127,9 +128,22 @@ class Proof:
             "qemu": Variant("s", qemu.cpu(spec, extension)),
             "libvirt": Variant("s", domaincpu.domain_cpu(spec.cpu, spec.cpu_features, extension)),
             "nesting": Variant("b", record.nesting),
-            "missing": Variant("as", list(record.missing_flags)),
+            "missing": Variant("as", list(started.verdict.dropped)),
+            "unknown": Variant("as", list(domaincpu.unknown(spec.cpu, spec.cpu_features))),
         }
         return [told]
+
+    def _able_to_nest(self) -> Status:
+        """The same, where nothing but the switch is in the way of a guest that nests. As _ready."""
+        status = self._ready()
+        if status.obstacle:
+            raise obstacles.refusal(status)
+        if status.extension not in _GUESTS_HAVE:
+            raise errors.NotSupported(
+                f"driver-without-nesting: guests are x86 only, and what {status.driver} gives them here is "
+                f"{status.extension}. Try it with a guest of another program."
+            )
+        return status
 
     def _ready(self) -> Status:
         """The status, where KVM can be used now. Busy, NotSupported, NestingOff."""
@@ -165,7 +179,7 @@ def _wish(call: Call, table: Mapping[str, str]) -> Wish:
 def _told(found: Verified) -> dict[str, Variant]:
     seen = found.verdict
     return {
-        "works": Variant("b", not seen.level),
+        "works": Variant("b", seen.ran),
         "level": Variant("s", seen.level),
         "why": Variant("s", seen.why),
         "extension": Variant("b", seen.extension),
@@ -176,6 +190,7 @@ def _told(found: Verified) -> dict[str, Variant]:
         "vm-created": Variant("b", seen.vm_created),
         "ran": Variant("b", seen.ran),
         "exits": Variant(_EXITS, _exits(seen.exits) if seen.exits else {}),
+        "unmeasured": Variant("s", seen.unmeasured),
         "log": Variant("s", seen.log),
         "boot-seconds": Variant("d", found.booted),
         "seconds": Variant("d", found.seconds),

@@ -8,10 +8,14 @@ window changes.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
+import struct
 import sys
+import termios
+import time
 
 from . import replay
 from .failures import Unwritable
@@ -19,6 +23,9 @@ from .terminal import lend, reset
 
 ESCAPE = b"\x1d"  # Ctrl-], as in telnet and virsh
 _PIECE = 65536
+_LOG = 1 << 20  # bytes that are kept of what a guest said (org.nestd1(5), GetConsoleLog)
+_GAP = b"\r\n\x1b[0m[nestd keeps the first MiB of what is said here: what came after it is missing]\r\n"
+_PARTING = 0.5  # seconds that the guest has to read what was typed before the escape key
 
 
 def attach(descriptor: int, said: bytes, escape: bytes = ESCAPE) -> bool:
@@ -27,7 +34,8 @@ def attach(descriptor: int, said: bytes, escape: bytes = ESCAPE) -> bool:
     `descriptor` is a stream socket, which is closed here; `said` is shown first. On a terminal the key
     `escape` leaves, and whatever ends the console, the terminal is as it was before. Without a
     terminal the end of the input leaves the output running until the guest closes it: QEMU takes a
-    half-closed socket for a client that has gone. Returns whether the escape key was typed.
+    half-closed socket for a client that has gone. Where `said` is all that can be kept, a line on the
+    terminal tells of the gap behind it. Returns whether the escape key was typed.
     """
     with socket.socket(fileno=descriptor) as guest:
         if sys.stdout is None:
@@ -36,7 +44,9 @@ def attach(descriptor: int, said: bytes, escape: bytes = ESCAPE) -> bool:
         source = None if sys.stdin is None else sys.stdin.fileno()
         sink = sys.stdout.fileno()
         try:
-            _write(sink, replay.quiet(said) if os.isatty(sink) else said)
+            if os.isatty(sink):
+                said = replay.quiet(said) + (_GAP if len(said) >= _LOG else b"")
+            _write(sink, said)
             if source is None or not os.isatty(source):
                 return _proxy(guest, source, sink, b"")
             return lend(source, lambda: _proxy(guest, source, sink, escape))
@@ -69,6 +79,7 @@ def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -
         if source is not None and ready.get(source):
             piece = os.read(source, _PIECE)
             if escape and escape in piece:
+                _part(guest, typed + piece[: piece.index(escape)])
                 return True
             if piece:
                 typed += piece
@@ -99,6 +110,26 @@ def _some(guest: socket.socket, typed: bytes) -> int:
         return len(typed)
 
 
+def _part(guest: socket.socket, typed: bytes) -> None:
+    """Give the guest what was typed last. What it has not read when its client leaves, QEMU forgets."""
+    until = time.monotonic() + _PARTING
+    while (typed or _unread(guest)) and time.monotonic() < until:
+        typed = typed[_some(guest, typed) :] if typed else b""
+        time.sleep(0.01)
+
+
+def _unread(guest: socket.socket) -> int:
+    """What was sent and not yet read, in bytes of the kernel's memory (unix(7), SIOCOUTQ)."""
+    count: int
+    (count,) = struct.unpack("i", fcntl.ioctl(guest, termios.TIOCOUTQ, bytes(4)))
+    return count
+
+
 def _write(sink: int, shown: bytes) -> None:
     while shown:
-        shown = shown[os.write(sink, shown) :]
+        try:
+            shown = shown[os.write(sink, shown) :]
+        except BlockingIOError:  # ssh has our standard error not wait, which may be the output, too
+            poll = select.poll()
+            poll.register(sink, select.POLLOUT)
+            poll.poll()

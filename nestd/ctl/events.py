@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from nestd.errors import Malformed
+
 from .labs import with_nodes
 from .owned import kebab
 
@@ -153,7 +155,12 @@ def _things(objects: Objects) -> dict[str, _Thing]:
 def _values(kind: str, properties: Mapping[str, Any]) -> dict[str, Any]:
     """As the other commands' JSON has them."""
     values = kebab(properties)
-    return with_nodes(values) if kind == "lab" and "nodes" in values else values
+    if kind == "lab" and "nodes" in values:
+        try:
+            return with_nodes(values)
+        except Malformed:
+            del values["nodes"]
+    return values
 
 
 def _born(thing: _Thing) -> object:

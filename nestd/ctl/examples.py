@@ -41,6 +41,8 @@ _EXAMPLES = {
 """,
     "console": """\
   nestctl console demo --escape ^A   where Ctrl-] is another console's
+  stty rows 40 columns 132           typed in the guest: the window's size,
+                                     which a serial line does not carry
 """,
     "lab": """\
   nestctl lab create pair --memory 4G --vcpus 2 \\

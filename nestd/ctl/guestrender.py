@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .style import PLAIN, Style
-from .table import Values, columns, listed, several, table, text, visible
+from .table import Values, columns, listed, several, table, text, visible, wrapped
 
 
 def guests(rows: Sequence[Values], style: Style = PLAIN) -> str:
@@ -84,24 +84,31 @@ def _verdict(values: Values, extension: str, style: Style) -> str:
 
 
 def _missing(values: Values, extension: str) -> list[tuple[str, str]]:
-    """The flags that QEMU dropped, and what that means."""
+    """The flags that did not reach the guest, how many, and what to do where the extension is one."""
     flags = several(values.get("missing-flags"))
     if not flags:
         return []
-    why = "its CPU model asks for them, and this machine's KVM cannot give them; the guest runs without"
-    if extension in flags:
-        why += f" ({visible(extension)}: see `nestctl diagnose`)"
-    return [*listed("Missing flags", [" ".join(flags)]), ("", why)]
+    rows = wrapped("Missing flags", f"{_counted(flags)} did not reach the guest:", flags)
+    if extension not in flags:
+        return rows
+    taken = f"-{extension}" in str(values.get("cpu")).split(",")
+    why = "its CPU takes it away" if taken else "see `nestctl diagnose`"
+    return [*rows, ("", f"({visible(extension)}: {why})")]
+
+
+def _counted(flags: Sequence[str]) -> str:
+    return f"{len(flags)} CPU flag{'' if len(flags) == 1 else 's'}"
 
 
 def launched(values: Values, extension: str, style: Style = PLAIN) -> str:
     """The verdict on a guest that was started: what its vCPU really got."""
     granted = style.good("granted") if values.get("nesting") is True else style.warn("not granted")
-    missing = " ".join(several(values.get("missing-flags")))
+    missing = several(values.get("missing-flags"))
     name, unit, owner, cpu = (text(values, key) for key in ("name", "unit", "owner", "cpu"))
     verdict = f"{style.bold(name)} runs as {unit} (uid {owner}), CPU {cpu}"
     verdict += f", {visible(extension) or 'nesting'}: {granted}"
-    return verdict + (f"; missing flags: {visible(missing)}" if missing else "") + "\n"
+    less = f"; {_counted(missing)} did not reach it (`nestctl show {name}`)" if missing else ""
+    return verdict + less + "\n"
 
 
 def memory(value: object) -> str:

@@ -85,9 +85,12 @@ def _attach(path: str, given: Namespace, client: Client, screen: Screen) -> None
     escape, name = given.escape or ESCAPE, visible(given.name)
     (said,) = client.call(path, GUEST, "GetConsoleLog", returns="ay")
     descriptor = client.open(path, GUEST, "OpenConsole")
-    screen.hint(f"This is the console of {name}; Ctrl-{chr(escape[0] + 64)} leaves it.{_window()}")
+    window = _window()
+    screen.hint(f"This is the console of {name}; Ctrl-{chr(escape[0] + 64)} leaves it.{window}")
     escaped = attach(descriptor, said, escape)
-    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {name}.")
+    # Only now: in the middle it would be written into what the guest shows.
+    resized = "" if (now := _window()) == window else now
+    screen.hint(f"\n{'Left' if escaped else 'The guest closed'} the console of {name}.{resized}")
 
 
 def _window() -> str:

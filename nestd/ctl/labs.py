@@ -7,16 +7,18 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from nestd.errors import Malformed
 from nestd.wire.library import Variant
 
 from . import labrender, launchoptions
 from .client import CHANGE_LIMIT, Client
+from .failures import CtlError
 from .owned import every, find, make, moment, read, stopping, with_owner
 from .screen import Screen
 from .table import visible
 
 LAB = "org.nestd1.Lab"
-_NODE = ("name", "address", "mac", "guest")
+_SHAPE = "a lab's nodes have another shape than this nestctl knows"
 
 
 def run(given: Namespace, client: Client, screen: Screen) -> None:
@@ -46,7 +48,7 @@ def create(given: Namespace, client: Client, screen: Screen) -> None:
 
 def list_labs(given: Namespace, client: Client, screen: Screen) -> None:
     """Print the labs, sorted by name."""
-    found = [with_nodes(values) for values in every(LAB, client)]
+    found = [_known(values) for values in every(LAB, client)]
     if given.json:
         screen.json(found)
     else:
@@ -81,7 +83,7 @@ def remove(given: Namespace, client: Client, screen: Screen) -> None:
 
 
 def _show(path: str, given: Namespace, client: Client, screen: Screen) -> None:
-    values = with_nodes(read(path, LAB, client))
+    values = _known(read(path, LAB, client))
     if given.json:
         screen.json(values)
     else:
@@ -89,7 +91,25 @@ def _show(path: str, given: Namespace, client: Client, screen: Screen) -> None:
 
 
 def with_nodes(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values, each node as a dictionary, `guest` empty while it does not run."""
-    nodes = (dict(zip(_NODE, node, strict=True)) for node in values.get("nodes", ()))
-    told = [{**node, "guest": node["name"] if node["guest"] != "/" else ""} for node in nodes]
-    return {**values, "nodes": told}
+    """The values, each node as a dictionary, `guest` empty while it does not run.
+
+    Malformed: the nodes have another shape.
+    """
+    nodes = values.get("nodes", [])
+    if not isinstance(nodes, list):
+        raise Malformed(_SHAPE)
+    return {**values, "nodes": [_node(node) for node in nodes]}
+
+
+def _node(told: object) -> dict[str, str]:
+    match told:
+        case [str(name), str(address), str(mac), str(guest)]:
+            return {"name": name, "address": address, "mac": mac, "guest": name if guest != "/" else ""}
+    raise Malformed(_SHAPE)
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return with_nodes(values)
+    except Malformed as error:
+        raise CtlError(f"nestd's answer cannot be read: {error}. Is nestd of another version?") from None

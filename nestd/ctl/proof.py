@@ -11,7 +11,7 @@ from nestd.wire.library import Variant
 from . import proofrender
 from .client import CHANGE_LIMIT, Client
 from .commands import MANAGER, MANAGER_PATH
-from .failures import UNSUPPORTED
+from .failures import FAILED, UNSUPPORTED
 from .screen import Screen
 
 _TIMEOUT = 120  # seconds, as Verify has it
@@ -30,7 +30,10 @@ def verify(given: Namespace, client: Client, screen: Screen) -> int:
 
 
 def measure(given: Namespace, client: Client, screen: Screen) -> int:
-    """Print what an exit costs, with --levels that of a guest's guest, too; 4 where that does not run."""
+    """Print what an exit costs, with --levels that of a guest's guest, too.
+
+    4 where that does not run, 1 where it ran and was not measured.
+    """
     found = _asked("MeasureExit", {}, "Measuring", client, screen)
     found["exits"] = _named(found.get("exits"))
     inside: dict[str, Any] = {}
@@ -41,7 +44,9 @@ def measure(given: Namespace, client: Client, screen: Screen) -> int:
         screen.json(found)
     else:
         screen.say(proofrender.measured(found, screen.style))
-    return UNSUPPORTED if given.levels and inside.get("works") is not True else 0
+    if given.levels and inside.get("works") is not True:
+        return UNSUPPORTED
+    return FAILED if given.levels and not found["ratios"] else 0
 
 
 def cpu(given: Namespace, client: Client, screen: Screen) -> int:
@@ -51,8 +56,8 @@ def cpu(given: Namespace, client: Client, screen: Screen) -> int:
         screen.json(found)
     elif given.form:
         screen.say(proofrender.form(found, given.form))
-        if doubts := proofrender.doubts(found):
-            screen.complain(doubts)
+        if doubts := proofrender.doubts(found, given.form):
+            screen.complain(" ".join(doubts))
     else:
         screen.say(proofrender.cpu(found, screen.style))
     return 0 if found.get("nesting") is True else UNSUPPORTED

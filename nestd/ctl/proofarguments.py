@@ -12,12 +12,7 @@ from .launcharguments import add_cpu
 def add_verify(part: argparse.ArgumentParser) -> None:
     """Which CPU the guest gets, whose it is, and how long it may take."""
     _whose(part)
-    part.add_argument(
-        "--timeout",
-        metavar="S",
-        type=seconds,
-        help="seconds that the guest has, from 5 to 600 (default 120)",
-    )
+    _timeout(part)
 
 
 def add_measure(part: argparse.ArgumentParser) -> None:
@@ -25,6 +20,7 @@ def add_measure(part: argparse.ArgumentParser) -> None:
     part.add_argument(
         "--levels", action="store_true", help="measure a guest's guest, too, and tell how much more it costs"
     )
+    _timeout(part)
 
 
 def add_cpu_forms(part: argparse.ArgumentParser) -> None:
@@ -35,6 +31,15 @@ def add_cpu_forms(part: argparse.ArgumentParser) -> None:
         form.add_argument(
             f"--{name}", dest="form", action="store_const", const=name, help=f"print {what} alone"
         )
+
+
+def _timeout(part: argparse.ArgumentParser) -> None:
+    part.add_argument(
+        "--timeout",
+        metavar="S",
+        type=seconds,
+        help="seconds that the guest has that runs a guest, from 5 to 600 (default 120)",
+    )
 
 
 def _whose(part: argparse.ArgumentParser) -> None:

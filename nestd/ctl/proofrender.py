@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,8 @@ def verified(values: Values, style: Style = PLAIN) -> str:
     if isinstance(exits, dict) and exits:
         costs = (f"{time(exits[kind]['median'])} {_KINDS[kind]}" for kind in _KINDS if kind in exits)
         rows.append(("An exit of L2", ", ".join(costs)))
-    if values.get("works") is not True:
+    rows += listed("Not measured", [values.get("unmeasured", "")])
+    if values.get("works") is not True or values.get("unmeasured"):
         rows += listed("L1's kernel says", str(values.get("log", "")).split("\n"))
     return table([*rows, ("Took", _seconds(values.get("seconds")))], style)
 
@@ -54,7 +56,8 @@ def measured(values: Mapping[str, Any], style: Style = PLAIN) -> str:
         told = " and ".join(f"{ratios[kind]:.3g} times ({_KINDS[kind]})" for kind in _KINDS if kind in ratios)
         out += f"One level deeper, an exit costs {told} as much.\n"
     elif inside is not None:
-        out += style.bad(f"L2 was not measured: {text(inside, 'why')}") + "\n"
+        why = text(inside, "unmeasured", "") or text(inside, "why")
+        out += style.bad(f"L2 was not measured: {why}") + "\n"
     where = text(values, "virtualization", "") or "unknown"
     on = "on bare metal" if where == "none" else f"inside {where}"
     cpu_model = text(values, "cpu-model", "") or "a CPU without a name"
@@ -72,8 +75,8 @@ def ratios(outside: Exits, inside: Exits) -> dict[str, float]:
 
 def cpu(values: Values, style: Style = PLAIN) -> str:
     """CheckCpu in both forms, and what was granted."""
-    granted = doubts(values)
-    verdict = style.warn(granted) if granted else style.good("A guest with it can nest on this machine.")
+    doubted = " ".join(doubts(values))
+    verdict = style.warn(doubted) if doubted else style.good("A guest with it can nest on this machine.")
     forms = (style.bold("QEMU"), form(values, "qemu"), style.bold("libvirt"), form(values, "libvirt"))
     return "{}:\n{}{}:\n{}{}\n".format(*forms, verdict)
 
@@ -85,13 +88,24 @@ def form(values: Values, which: str) -> str:
     return "".join(f"{visible(line)}\n" for line in str(values.get("libvirt", "")).splitlines())
 
 
-def doubts(values: Values) -> str:
-    """What QEMU did not grant, as a sentence; empty if it granted everything."""
+def doubts(values: Values, which: str = "libvirt") -> list[str]:
+    """What QEMU did not grant, and for libvirt what it may make of it, as sentences; none if all is well."""
     missing = visible(", ".join(several(values.get("missing"))))
-    without = f"without these flags: {missing}" if missing else "without a flag that QEMU names"
+    without = f"without these flags: {missing}" if missing else "without the extension"
+    found = []
     if values.get("nesting") is not True:
-        return f"A guest with it cannot nest on this machine: QEMU started it {without}."
-    return f"A guest with it can nest on this machine, but QEMU started it {without}." if missing else ""
+        found.append(f"A guest with it cannot nest on this machine: QEMU started it {without}.")
+    elif missing:
+        found.append(f"A guest with it can nest on this machine, but QEMU started it {without}.")
+    if which == "libvirt":
+        found += map(_unknown, several(values.get("unknown")))
+    return found
+
+
+def _unknown(name: str) -> str:
+    unversioned = re.sub(r"-v[0-9]+$", "", name)
+    instead = "take another one, or leave it out" if unversioned == name else f"take {visible(unversioned)}"
+    return f"libvirt may not know {visible(name)}: {instead}."
 
 
 def time(nanoseconds: object) -> str:

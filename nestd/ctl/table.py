@@ -14,6 +14,7 @@ from .style import Style
 Values = Mapping[str, object]
 
 _LABEL = 16  # columns up to the colon
+_WIDTH = 80
 
 
 def visible(value: object) -> str:
@@ -59,6 +60,17 @@ def listed(label: str, value: object) -> list[tuple[str, str]]:
     """The rows of a list: its label stands before the first."""
     found = [visible(item) for item in several(value) if item]
     return [(label if number == 0 else "", item) for number, item in enumerate(found)]
+
+
+def wrapped(label: str, before: str, words: Iterable[str]) -> list[tuple[str, str]]:
+    """The rows of many words with `before` in front of them: no wider than a terminal, unless one word is."""
+    rows = [before]
+    for word in map(visible, words):
+        if width(rows[-1]) + 1 + width(word) > _WIDTH - _LABEL - 2:
+            rows.append(word)
+        else:
+            rows[-1] += f" {word}"
+    return [(label if number == 0 else "", row) for number, row in enumerate(rows)]
 
 
 def several(value: object) -> list[str]:

@@ -43,10 +43,11 @@ async def adopt(root: Root, units: Units, name: str, known: Mapping[str, Any]) -
                 await units.stop(places.unit(name))
                 return None
             # KVM gives a guest only the extension of the CPU below, so either one means nesting.
-            verdict = await vcpu.ask(monitor, Extension.VMX, Extension.SVM)
+            verdict = await vcpu.ask(monitor, root, Extension.VMX, Extension.SVM)
     except (OSError, NotTheGuest, QmpRefused, Malformed) as error:
         why = "it does not answer" if isinstance(error, TimeoutError) else error
-        log.warning(f"QEMU of {name} does not say what its vCPU got: {why}")
+        told = "so it is shown without nesting, whether it can nest or not"
+        log.warning(f"QEMU of {name} does not say what its vCPU got, {told}: {why}")
     return records.running(name, int(owner), shape, known, verdict)
 
 

@@ -55,14 +55,18 @@ class Ended:
         self._held[record.name] = _Held(record, timer)
         return True
 
-    def learn(self, record: GuestRecord, last_words: tuple[str, ...]) -> GuestRecord | None:
-        """Take in the last words of `record`; what is kept then, None if it is gone."""
+    def learn(self, record: GuestRecord, told: GuestRecord) -> bool:
+        """Keep `told`, which is more than `record`, in its place; False if it is kept no more.
+
+        It may be that its end was too long ago.
+        """
         if self.get(record.name) != record:
-            return None
-        told = record._replace(last_words=last_words)
-        self._held[record.name] = _Held(told, self._held[record.name].timer)
-        self._save(told)
-        return told
+            return False
+        self._held.pop(record.name).timer.cancel()
+        if self.keep(told):
+            return True
+        self._forgotten(record)
+        return False
 
     def displace(self, name: str) -> None:
         """A new guest has taken the name, and the file: forget the old one, if there is one."""

@@ -15,11 +15,10 @@ from nestd.host.root import Root
 
 
 class Handover:
-    """Keeps such files for as long as a unit starts. What an nestd that was killed left is removed first."""
+    """Keeps such files for as long as a unit starts."""
 
     def __init__(self, root: Root) -> None:
         self._root = root
-        self._swept = False
 
     @contextmanager
     def files(self, guest: str, credentials: Sequence[Credential]) -> Iterator[Mapping[str, str]]:
@@ -33,11 +32,10 @@ class Handover:
             yield {name: self._root.path(path) for name, path in paths.items()}
         finally:
             for path in paths.values():
-                self._remove(path)
+                _remove(self._root, path)
 
     def _write(self, contents: Mapping[str, bytes]) -> None:
         try:
-            self._sweep()
             files.make_folder(self._root, places.HANDOVER, 0o700)
             for path, content in contents.items():
                 files.replace(self._root, path, content.decode("utf-8", "surrogateescape"), 0o600)
@@ -46,14 +44,15 @@ class Handover:
                 f"user-data cannot be handed to the guest: {error.filename}: {error.strerror}."
             ) from error
 
-    def _sweep(self) -> None:
-        if not self._swept:
-            for name in files.names(self._root, places.HANDOVER):
-                files.remove(self._root, f"{places.HANDOVER}/{name}")
-            self._swept = True
 
-    def _remove(self, path: str) -> None:
-        try:
-            files.remove(self._root, path)
-        except OSError as error:
-            log.warning(f"{path}, which was for a guest alone, could not be removed: {error}")
+def sweep(root: Root) -> None:
+    """Remove what an nestd that was killed has left, before there is anything else. OSError."""
+    for name in files.names(root, places.HANDOVER):
+        _remove(root, f"{places.HANDOVER}/{name}")
+
+
+def _remove(root: Root, path: str) -> None:
+    try:
+        files.remove(root, path)
+    except OSError as error:
+        log.warning(f"{path}, which was for a guest alone, could not be removed: {error}")

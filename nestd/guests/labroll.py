@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from nestd.errors import LabNotFound
+from nestd.errors import GuestExists, LabNotFound
 from nestd.guests import checks
 from nestd.guests.lab import LabView
 from nestd.guests.livelab import LiveLab
@@ -50,6 +50,15 @@ class Roll:
                 f"There is no lab {checks.shown(name)}: `nestctl lab list` names those that are."
             )
         return self._labs[name]
+
+    def check_guest(self, name: str) -> None:
+        """Return if no node of a lab, whether that runs or not, is called so. GuestExists."""
+        lab, _, number = name.rpartition("-")
+        if lab in self._labs and number in map(str, self._labs[lab].lab.numbers):
+            raise GuestExists(
+                f"{name} is a node of the lab {lab}, whether that runs or not: choose another name "
+                f"(`nestctl lab start {lab}` starts the node)."
+            )
 
     def add(self, live: LiveLab) -> None:
         """It is there now."""

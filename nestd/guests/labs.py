@@ -34,6 +34,10 @@ class Labs:
         """The lab of that name. LabNotFound."""
         return self._roll.get(name).view()
 
+    def check_guest(self, name: str) -> None:
+        """Return if a guest that is no node may be called so. GuestExists: a lab's node is."""
+        self._roll.check_guest(name)
+
     async def restore(self) -> None:
         """Take up the labs of an earlier nestd, each for itself. OSError: what there was cannot be told."""
         kept = await tasks.to_thread(labstore.load_all, self._ground.root)
@@ -124,9 +128,10 @@ class Labs:
     async def join(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
         """Launch a guest into the running lab that its network names, of the same owner.
 
-        LabNotFound, AccessDenied, and what Launcher.launch raises.
+        LabNotFound, AccessDenied, GuestExists, and what Launcher.launch raises.
         """
         live = self._roll.get(spec.network.lab)
+        self.check_guest(spec.name)
         account, _ = await self._ground.launcher().account(spec.user)
         if live.lab.owner != account.uid:
             raise AccessDenied(

@@ -8,7 +8,18 @@ from typing import NamedTuple, Protocol
 from nestd import log, tasks
 from nestd.errors import CallFailed, GuestExists, InvalidArgs, LaunchFailed, Malformed, NestingNotGranted
 from nestd.guestmodel import GuestRecord, GuestSpec, VcpuVerdict
-from nestd.guests import firmware, places, prepare, programs, qemuunit, records, refusals, sandbox, vcpu
+from nestd.guests import (
+    blockdevices,
+    firmware,
+    places,
+    prepare,
+    programs,
+    qemuunit,
+    records,
+    refusals,
+    sandbox,
+    vcpu,
+)
 from nestd.guests.handover import Handover
 from nestd.guests.registry import Registry
 from nestd.host import words
@@ -20,8 +31,6 @@ from nestd.host.units import UNIT, JobFailed, UnitExists, Units, UnitWatch
 from nestd.model import Extension
 from nestd.text import qemu
 from nestd.wire.library import Variant
-
-_EXCHANGE_LIMIT = 10.0  # seconds
 
 
 class KnowsAccounts(Protocol):
@@ -35,14 +44,18 @@ class KnowsAccounts(Protocol):
 
 
 class Started(NamedTuple):
-    """A guest that was started, and the watch of its unit."""
+    """A guest that was started, the watch of its unit, and what its vCPU got."""
 
     record: GuestRecord
     watch: UnitWatch
+    verdict: VcpuVerdict
 
 
 class Launcher:
-    """Starts guests and hands them to `registry`. `path` is where QEMU is looked for, as PATH has it."""
+    """Starts guests and hands them to `registry`. `path` is where QEMU is looked for, as PATH has it.
+
+    `answer_limit`: seconds until QEMU listens, and for each of its answers.
+    """
 
     def __init__(
         self,
@@ -53,6 +66,7 @@ class Launcher:
         registry: Registry,
         *,
         path: str,
+        answer_limit: float = qemuunit.ANSWER_LIMIT,
     ) -> None:
         self._root = root
         self._commands = commands
@@ -60,6 +74,7 @@ class Launcher:
         self._units = units
         self._registry = registry
         self._path = path
+        self._answer_limit = answer_limit
         self._handover = Handover(root)
         self._undoing: set[tasks.Task[None]] = set()
 
@@ -74,7 +89,7 @@ class Launcher:
         with self._registry.reserve(spec.name):
             started = await self.start(spec, extension, segment=segment)
             try:
-                self._registry.add(*started)
+                self._registry.add(started.record, started.watch)
             except BaseException as error:
                 await self.end(started)
                 if not isinstance(error, OSError):
@@ -104,15 +119,17 @@ class Launcher:
         folder, log = (self._root.path(of(spec.name)) for of in (places.runtime, places.console_log))
         uefi = firmware.find(self._root) if spec.firmware == "uefi" else None
         before = prepare.preparation(spec, uefi, folder, self._program)
-        argv = [program, *qemu.arguments(spec, extension, folder, log, uefi)]
+        devices = blockdevices.find(self._root, spec)
+        argv = [program, *qemu.arguments(spec, extension, folder, log, uefi, devices)]
         watch = await self._follow(places.unit(spec.name))
         try:
             with self._handover.files(spec.name, before.credentials) as told:
-                made = sandbox.properties(spec, account, argv, kvm_group, before.commands, told)
-                await self._start(watch, made, () if segment is None else (segment,))
+                made = sandbox.properties(spec, account, argv, kvm_group, before.commands, told, devices)
+                await self._start(watch, spec, made, () if segment is None else (segment,))
             verdict = await self._ask(watch, spec, extension, account.uid, runs)
             shape = qemu.shape_of(spec, extension)
-            return Started(records.running(spec.name, account.uid, shape, watch.known, verdict), watch)
+            record = records.running(spec.name, account.uid, shape, watch.known, verdict)
+            return Started(record, watch, verdict)
         except UnitExists as error:
             await watch.close()
             raise GuestExists(f"There is a unit {watch.unit} already: choose another name.") from error
@@ -147,28 +164,31 @@ class Launcher:
         try:
             return await self._units.follow(unit)
         except CallFailed as error:
-            raise LaunchFailed(f"systemd refused to start {unit}: {error.text}") from error
+            raise LaunchFailed(refusals.refused(unit, error)) from error
 
     async def _start(
-        self, watch: UnitWatch, properties: list[tuple[str, Variant]], fds: tuple[int, ...]
+        self,
+        watch: UnitWatch,
+        spec: GuestSpec,
+        properties: list[tuple[str, Variant]],
+        fds: tuple[int, ...],
     ) -> None:
-        unit = watch.unit
+        unit, limit = watch.unit, qemuunit.START_LIMIT
         try:
             try:
-                await self._units.start_transient(unit, properties, fds=fds)
+                await self._units.start_transient(unit, properties, limit, fds)
             except UnitExists:
                 # A failed one is only the memory of a guest that is gone.
                 if not await self._has_failed(unit):
                     raise
                 await self._units.reset_failed(unit)
-                await self._units.start_transient(unit, properties, fds=fds)
+                await self._units.start_transient(unit, properties, limit, fds)
             await self._units.settle(watch)
         except CallFailed as error:
-            raise LaunchFailed(f"systemd refused to start {unit}: {error.text}") from error
+            raise LaunchFailed(refusals.refused(unit, error)) from error
         except JobFailed as error:
-            await self._units.settle(watch)
-            why = await words.last_words(self._commands, watch.known)
-            why = refusals.not_begun(error.result, why)
+            why = await qemuunit.why_not_begun(self._units, self._commands, watch, error)
+            why = refusals.remedied(spec, why)
             raise LaunchFailed(f"{unit} did not start ({error.result}): {why}") from error
 
     async def _has_failed(self, unit: str) -> bool:
@@ -183,22 +203,29 @@ class Launcher:
     ) -> VcpuVerdict:
         try:
             path = self._root.path(places.qmp(spec.name))
-            connection = await qemuunit.monitor(path, uid, watch.ended)
-            async with QmpSocket(connection, _EXCHANGE_LIMIT) as monitor:
-                verdict = await vcpu.ask(monitor, extension)
+            connection = await qemuunit.monitor(path, uid, watch.ended, self._answer_limit)
+            async with QmpSocket(connection, self._answer_limit) as monitor:
+                verdict = await vcpu.ask(monitor, self._root, extension)
                 if spec.require_nesting and not verdict.nesting:
                     raise NestingNotGranted(refusals.not_granted(spec, extension, verdict))
                 if runs:
                     await monitor.execute("cont")
                 return verdict
         except TimeoutError as error:
-            raise LaunchFailed(f"QEMU of {spec.name} does not answer on its monitor.") from error
+            raise LaunchFailed(refusals.not_answered(spec.name, self._answer_limit)) from error
         except (NotTheGuest, QmpRefused, Malformed) as error:
             raise LaunchFailed(f"QEMU of {spec.name} cannot be talked to: {error}.") from error
         except OSError as error:
-            await tasks.wait([watch.ended], qemuunit.END_LIMIT)
+            # One that hung up has most likely ended, which systemd is about to tell.
+            hung_up = isinstance(error, ConnectionError)
+            await tasks.wait([watch.ended], qemuunit.END_LIMIT if hung_up else 0.0)
+            if not watch.ended.done():
+                raise LaunchFailed(
+                    f"QEMU of {spec.name} ran, but its monitor could not be reached, so it was ended: "
+                    f"{error.strerror or error}."
+                ) from error
             why = await words.last_words(self._commands, watch.known)
-            raise LaunchFailed(refusals.not_started(spec.name, why)) from error
+            raise LaunchFailed(refusals.not_started(spec, why)) from error
 
     async def _undo(self, watch: UnitWatch) -> None:
         """Leave nothing of a unit; goes on to its end even if whoever waits for it is cancelled (again)."""
@@ -211,6 +238,6 @@ class Launcher:
         try:
             await qemuunit.remove(self._units, watch)
         except CallFailed as error:
-            log.warning(f"{watch.unit} could not be removed: {error}")
+            log.warning(f"Whether {watch.unit} is gone cannot be told: {error}")
         finally:
             await watch.close()

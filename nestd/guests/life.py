@@ -19,7 +19,9 @@ from nestd.host.units import Units, UnitWatch
 POWER_BUTTON, UNIT = "power-button", "unit"
 # Seconds after which systemd kills what does not end (TimeoutStopUSec of guests/sandbox.py), and until nestd
 # tells that even that was in vain.
-_STOP_LIMIT, _END_LIMIT = 10.0, 20.0
+STOP_LIMIT, _END_LIMIT = 10.0, 20.0
+# The longest timeout that a stop can have (bus/guest.py): the clock may have leapt since it was told.
+_LONGEST = 86_400.0
 # Seconds that QEMU has to take the press of the button, however little time the guest has after it.
 _PRESS = (1.0, 5.0)
 
@@ -53,15 +55,20 @@ class Life:
         """
         until = time.monotonic() + limit
         if self._stopping is None or self._stopping.done():
-            self._until = until
-            self._stopping = tasks.create_task(self._stop())
-            self._stopping.add_done_callback(_heard)
+            self._stopping = self._begin(self._stop(), until)
         else:
             self._until = min(self._until, until)
             self._news.set()
             if self.record.stopping == POWER_BUTTON:
                 await self._press()
         await self._stopping
+
+    def resume(self) -> None:
+        """Go on with the stop that an earlier nestd began, if its record tells of one."""
+        if self.record.stopping:
+            left = self.record.stop_deadline / 1e6 - time.time()
+            until = time.monotonic() + min(max(left, 0.0), _LONGEST)
+            self._stopping = self._begin(self._go_on(), until)
 
     async def kill(self) -> None:
         """End QEMU at once; returns when the guest is gone. Timeout, Failed."""
@@ -85,18 +92,36 @@ class Life:
             self._news.set()
 
     async def close(self) -> None:
-        """Stop following; the guest goes on."""
+        """Stop following; the guest goes on. A stop under way is in its record, for the next nestd."""
         if self._stopping is not None:
             self._stopping.cancel()
             await tasks.wait({self._stopping})
         await self.watch.close()
 
+    def _begin(self, work: Coroutine[Any, Any, None], until: float) -> tasks.Task[None]:
+        self._until = until
+        task = tasks.create_task(work)
+        task.add_done_callback(_heard)
+        return task
+
     async def _stop(self) -> None:
+        self._tell(POWER_BUTTON, self._until - time.monotonic())
+        if not (await self._press() and await self._powers_off()):
+            await self._stop_unit()
+
+    async def _go_on(self) -> None:
+        """The button was pressed: to the guest, a second press may be another wish."""
+        log.info(f"The stop of the guest {self.record.name}, begun before this nestd, is gone on with.")
         try:
-            self._tell(POWER_BUTTON, self._until - time.monotonic())
-            if await self._press() and await self._powers_off():
-                return
-            self._tell(UNIT, _STOP_LIMIT)
+            if not (self.record.stopping == POWER_BUTTON and await self._powers_off()):
+                await self._stop_unit()
+        except (Failed, Timeout) as error:
+            log.warning(f"The guest {self.record.name} could not be stopped: {error}")  # no caller is told
+            raise
+
+    async def _stop_unit(self) -> None:
+        self._tell(UNIT, STOP_LIMIT)
+        try:
             await self._ask(self._units.stop(self.record.unit), "stop")
         except Failed:
             # Nobody stops it now.
@@ -146,15 +171,19 @@ class Life:
             )
 
     def _tell(self, stopping: str, left: float) -> None:
-        deadline = int((time.time() + max(left, 0.0)) * 1e6)
-        if stopping == self.record.stopping and abs(deadline - self.record.stop_deadline) < 100_000:
+        told = records.stopping(self.record, stopping, left)
+        late = abs(told.stop_deadline - self.record.stop_deadline)
+        if stopping == self.record.stopping and late < 100_000:
             return  # the same as before, but for the time that it took to get here
-        state = GuestState.STOPPING
-        self._replace(self.record._replace(state=state, stopping=stopping, stop_deadline=deadline))
+        self._replace(told)
 
     def _replace(self, record: GuestRecord) -> None:
         if not self.record.over:
             self.record = record
+            try:
+                records.save(self._root, record)
+            except OSError as error:
+                log.warning(f"The next nestd will not know that {record.name} is {record.state}: {error}")
             self._changed(record)
 
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from nestd import log, tasks
-from nestd.errors import BusError, Busy, CallFailed, Failed, GuestExists, LaunchFailed
+from nestd.errors import BusError, Busy, CallFailed, Failed, LaunchFailed
 from nestd.guestmodel import GuestRecord, GuestSpec
 from nestd.guests import lab as values
-from nestd.guests import labdisks, labstore
+from nestd.guests import labdisks, labstore, refusals
 from nestd.guests.lab import Lab, LabView
 from nestd.guests.labguests import LabGuests
 from nestd.guests.launch import KnowsAccounts, Launcher
@@ -117,7 +117,15 @@ class LiveLab:
         await self.segment.start(await self.account())
         for number in numbers:
             spec = values.spec(self.lab, number, self._ground.root.path("/").rstrip("/"))
-            await self.launch(spec if new else spec._replace(overlays=()), extension)
+            if new:
+                await self.launch(spec, extension)
+                continue
+            try:
+                await self.launch(spec._replace(overlays=()), extension)
+            except LaunchFailed as error:
+                if remedy := refusals.lost_disk(self.lab.name, spec, str(error)):
+                    raise LaunchFailed(f"{error}\n{remedy}") from error
+                raise
 
     async def launch(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
         """Start a guest that is plugged into the segment. What Launcher.launch raises."""
@@ -127,12 +135,7 @@ class LiveLab:
             return await self._ground.launcher().launch(spec, extension, segment=end.fileno())
 
     async def join(self, spec: GuestSpec, extension: Extension) -> GuestRecord:
-        """`launch` a guest that is none of the nodes; it has its address for as long as it runs.
-
-        GuestExists, besides: it is called as one of them.
-        """
-        if spec.name in (values.node(self.lab, number) for number in self.lab.numbers):
-            raise GuestExists(f"{spec.name} is a node of the lab {self.lab.name}: choose another name.")
+        """`launch` a guest that is none of the nodes; it has its address for as long as it runs."""
         running = self.guests.running()
         number = values.number_for(self.lab, spec.name, running)
         gone = [name for name in self.lab.joined if name not in running]

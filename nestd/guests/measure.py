@@ -24,7 +24,8 @@ async def measure(
     """Run the small guest in a process of its own, by `python`, and time its exits.
 
     To be called only where a driver is loaded or built in: to open a static /dev/kvm loads `kvm`. While it
-    runs it holds the driver. NotSupported (kvm-unusable, with what the kernel said), Timeout, VerifyFailed.
+    runs it holds the driver. NotSupported (kvm-unusable, with what the kernel said: KVM runs no guest),
+    Timeout, VerifyFailed.
     """
     if (machine := os.uname().machine) not in _MACHINES:
         raise NotSupported(f"kvm-unusable: exits are measured on x86 alone, and this machine is {machine}.")
@@ -46,7 +47,15 @@ async def measure(
         ) from error
     known = told.merged(done.out)
     try:
-        if failed := told.failure(known):
+        failed = told.failure(known)
+        if failed and failed.stage == "time":
+            raise Timeout(
+                f"{told.words(failed)}: the machine is very busy, or KVM hangs. Try again; the kernel's log "
+                "(`journalctl -k`) may say why."
+            )
+        if failed and known.get("ran") is True:
+            raise VerifyFailed(f"The small guest ran, but was not measured to the end: {told.words(failed)}.")
+        if failed:
             raise NotSupported(f"kvm-unusable: {told.words(failed)}. `nestctl diagnose` tells more.")
         found = told.exits(known)
     except Malformed as error:

@@ -36,7 +36,14 @@ def running(
         console=places.console(name),
         vnc=places.vnc(name) if shape.vnc else "",
         lab=shape.lab,
+        invocation=_invocation(known),
     )
+
+
+def stopping(record: GuestRecord, what: str, left: float) -> GuestRecord:
+    """The record of a guest that is being stopped: by `what`, for `left` seconds more."""
+    deadline = int((time.time() + max(left, 0.0)) * 1e6)
+    return record._replace(state=GuestState.STOPPING, stopping=what, stop_deadline=deadline)
 
 
 def ended(record: GuestRecord, known: Mapping[str, Any]) -> GuestRecord:
@@ -50,6 +57,7 @@ def ended(record: GuestRecord, known: Mapping[str, Any]) -> GuestRecord:
         stop_deadline=0,
         ended=int(known.get("ExecMainExitTimestamp", 0)) or time.time_ns() // 1000,
         result=result,
+        invocation=_invocation(known) or record.invocation,
     )
 
 
@@ -90,6 +98,10 @@ def parse(text: str) -> GuestRecord:
     if not isinstance(value, dict) or {*value, *GuestRecord._field_defaults} != set(kinds):
         raise Malformed("a guest's record with other fields than this version's")
     return GuestRecord(**{name: _field(name, kinds[name], item) for name, item in value.items()})
+
+
+def _invocation(known: Mapping[str, Any]) -> str:
+    return bytes(known.get("InvocationID", b"")).hex()
 
 
 def _field(name: str, kind: Any, value: Any) -> Any:

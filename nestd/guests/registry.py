@@ -18,6 +18,7 @@ from nestd.host.services import Bus
 from nestd.host.units import Units, UnitWatch
 
 if TYPE_CHECKING:
+    from nestd.guests.console import Consoles
     from nestd.guests.lastwords import LastWords
     from nestd.guests.life import Life
     from nestd.guests.restore import Restorer
@@ -57,6 +58,7 @@ class Registry:
         self._lives: dict[str, Life] = {}
         self._ended = Ended(root, told.forgotten)
         self._words: LastWords | None = None
+        self._consoles: Consoles | None = None
         self._reserved: set[str] = set()
         self._finding: dict[str, tasks.Task[None]] = {}
         self._tasks: set[tasks.Task[None]] = set()
@@ -96,16 +98,18 @@ class Registry:
         self._told.added(record)
         watch.ended.add_done_callback(lambda ended: self._over(life, ended))
         self._run(machined.register(self._bus, record.name, record.pid))
+        life.resume()
 
-    def add_ended(self, record: GuestRecord, known: dict[str, Any]) -> None:
+    def add_ended(self, record: GuestRecord) -> None:
         """Take over what is known of a guest that ended in an earlier nestd's time."""
         if self._ended.keep(record):
             self._told.added(record)
-            if not record.last_words:
-                self._ask(record, known)
+            if not (record.result and record.last_words):
+                self._ask(record)
 
     async def restore(self) -> None:
         """Find the guests of an earlier nestd again. CallFailed, OSError: none can be found."""
+        self._sweep()
         units = await self._units.matching(places.UNIT_PATTERN)
         states = {places.name_of(unit): state for unit, state in units.items()}
         states = dict.fromkeys(self._recorded(), "") | states
@@ -136,11 +140,13 @@ class Registry:
         """End QEMU at once; returns when the guest is gone. GuestNotFound, Timeout, Failed."""
         await self._life(name).kill()
 
-    def open_console(self, name: str) -> int:
+    async def open_console(self, name: str) -> int:
         """A descriptor of the guest's console, for the caller to close. GuestNotFound, Busy, Failed."""
-        from nestd.guests.console import open_console  # noqa: PLC0415 -- only where there are guests
+        from nestd.guests.console import Consoles  # noqa: PLC0415 -- only where there are guests
 
-        return open_console(self._root, self.get(name))
+        record = self.get(name)
+        self._consoles = self._consoles or Consoles(self._root)
+        return await self._consoles.open(record)
 
     def console_log(self, name: str) -> bytes:
         """The first MiB of what the guest wrote to its console. GuestNotFound, Failed."""
@@ -158,6 +164,8 @@ class Registry:
         await tasks.wait(self._tasks)
         if self._words is not None:
             await self._words.close()
+        if self._consoles is not None:
+            await self._consoles.close()
         self._ended.close()
 
     def _life(self, name: str) -> Life:
@@ -177,6 +185,15 @@ class Registry:
             # What went wrong in it is told when nobody holds the task any more.
             del self._finding[name]
 
+    def _sweep(self) -> None:
+        try:
+            if self._root.names(places.HANDOVER):
+                from nestd.guests import handover  # noqa: PLC0415 -- only where an nestd was killed
+
+                handover.sweep(self._root)
+        except OSError as error:
+            log.warning(f"What an earlier nestd handed to guests may still be there: {error}")
+
     def _recorded(self) -> tuple[str, ...]:
         try:
             return records.names(self._root)
@@ -187,30 +204,29 @@ class Registry:
     def _over(self, life: Life, ended: tasks.Future[Mapping[str, Any]]) -> None:
         if ended.cancelled() or self._lives.get(life.record.name) is not life:
             return
-        known = dict(ended.result())
-        record = life.end(known)
+        record = life.end(ended.result())
         del self._lives[record.name]
         kept = self._ended.keep(record)
         self._told.exited(record)
         self._run(life.bury())
         if kept:
-            self._ask(record, known)
+            self._ask(record)
         else:  # the clock has leapt
             self._told.forgotten(record)
 
-    def _ask(self, record: GuestRecord, known: dict[str, Any]) -> None:
-        """Look up what its QEMU said last."""
+    def _ask(self, record: GuestRecord) -> None:
+        """Look up what its QEMU said last, and how it ended if nobody saw it."""
         from nestd.guests.lastwords import LastWords  # noqa: PLC0415 -- only where there are guests
 
         if self._words is None:
             self._words = LastWords(self._commands, self._kept, self._learned)
-        self._words.ask(record, known)
+        self._words.ask(record)
 
     def _kept(self, record: GuestRecord) -> bool:
         return self._ended.get(record.name) == record
 
-    def _learned(self, record: GuestRecord, last_words: tuple[str, ...]) -> None:
-        if last_words and (told := self._ended.learn(record, last_words)):
+    def _learned(self, record: GuestRecord, told: GuestRecord) -> None:
+        if told != record and self._ended.learn(record, told):
             self._told.changed(told)
 
     def _run(self, work: Coroutine[Any, Any, None]) -> tasks.Task[None]:

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Protocol
 
 from nestd import log
 from nestd.errors import CallFailed, Malformed
 from nestd.guestmodel import GuestRecord
 from nestd.guests import places, records
 from nestd.guests.adopt import adopt
+from nestd.guests.life import STOP_LIMIT, UNIT
 from nestd.host.root import Root
 from nestd.host.units import OVER, Units, UnitWatch
 
@@ -21,8 +22,8 @@ class Takes(Protocol):
     def add(self, record: GuestRecord, watch: UnitWatch) -> None:
         """A guest that runs. OSError."""
 
-    def add_ended(self, record: GuestRecord, known: dict[str, Any]) -> None:
-        """One that has ended; `known` are its unit's properties, empty if there is none any more."""
+    def add_ended(self, record: GuestRecord) -> None:
+        """One that has ended; its `result` is empty if its unit is gone, too."""
 
 
 class Restorer:
@@ -57,8 +58,10 @@ class Restorer:
             known = await self._units.properties(unit) if state == "failed" else {}
             if known:
                 await self._units.reset_failed(unit)
-            if record is not None:
-                self._takes.add_ended(record if record.over else records.ended(record, known), known)
+            if record is None:
+                records.remove(self._root, name)  # if it is there, nobody can read it
+            else:
+                self._takes.add_ended(record if record.over else records.ended(record, known))
         elif state == "activating" and (record is None or record.over):
             await self._units.stop(unit)  # a launch that was cut short
         else:
@@ -75,6 +78,8 @@ class Restorer:
             if record is None or record.pid != known.get("MainPID"):
                 record = await adopt(self._root, self._units, name, known)
             if record is not None:
+                if known["ActiveState"] == "deactivating":  # whoever began it
+                    record = records.stopping(record, UNIT, STOP_LIMIT)
                 self._takes.add(record, watch)
                 return
         except BaseException:
@@ -86,5 +91,5 @@ class Restorer:
         try:
             return records.load(self._root, name)
         except (Malformed, OSError) as error:
-            log.warning(f"The record of the guest {name} is put aside: {error}")
+            log.warning(f"The record of the guest {name} is of no use, and is made anew or removed: {error}")
             return None

@@ -14,8 +14,9 @@ out of QEMU has those rights too. What it then meets:
   SysV IPC, no /dev/shm, /dev/mqueue and terminals. Signals cannot be kept from them.
 - PrivateNetwork and AF_UNIX alone; abstract sockets are out of reach as well. A lab's segment comes as a
   descriptor, connected already, and takes none of this away.
-- No device but /dev/kvm, no capability, no setuid program, no namespace to get them in, no code that was
-  not in a file (QEMU translates none under KVM).
+- No device but /dev/kvm and those of its own files that are block devices (guests/blockdevices.py), no
+  capability, no setuid program, no namespace to get them in, no code that was not in a file (QEMU translates
+  none under KVM).
 
 The network `user` is the exception: QEMU itself makes the guest's connections, so there is no PrivateNetwork,
 and AF_INET, AF_INET6 and connect(2) are allowed. In their place what listens on unix sockets is hidden: /run
@@ -47,6 +48,8 @@ from nestd.host.accounts import Account
 from nestd.wire.library import Variant
 
 KVM_GROUP = "kvm"
+# Seconds for each command before QEMU, and for QEMU to be executed.
+START_LIMIT = 30.0
 _STOP_MICROSECONDS = 10_000_000
 # Besides the guest's memory: QEMU itself, page tables of the guest and of its guests (an eighth is
 # generous), the console's log. File cache does not count, it is reclaimed.
@@ -79,15 +82,19 @@ def properties(
     kvm_group: bool,
     before: Sequence[Sequence[str]] = (),
     credentials: Mapping[str, str] = MappingProxyType({}),
+    devices: Mapping[str, str] = MappingProxyType({}),
 ) -> list[tuple[str, Variant]]:
     """The properties for StartTransientUnit.
 
     `argv` begins with QEMU's absolute path; `before` are the commands of guests/prepare.py, `credentials` the
-    files that hold what it names. A guest in a lab expects its segment as the call's first descriptor.
+    files that hold what it names, `devices` what guests/blockdevices.py has found. A guest in a lab expects
+    its segment as the call's first descriptor.
     """
     # By numbers: the names of network accounts may be none that systemd takes.
     owner = f"uid={account.uid},gid={account.gid}"
-    writable = [f"-{disk.path}" for disk in spec.disks if not (disk.readonly or disk.snapshot)]
+    written = [disk.path for disk in spec.disks if not (disk.readonly or disk.snapshot)]
+    nodes = [[node, "rw" if path in written else "r"] for path, node in devices.items()]
+    writable = [f"-{path}" for path in written if path not in devices]  # /dev is, in any case
     if any(disk.snapshot for disk in spec.disks):
         writable.append("/var/tmp")  # noqa: S108 - where QEMU puts the overlays of snapshots
     settings: list[tuple[str, str, object]] = [
@@ -113,13 +120,14 @@ def properties(
         # QEMU repeats what a guest says: it shall not choose its own priority.
         ("SyslogLevelPrefix", "b", False),
         ("KillMode", "s", "control-group"),
+        ("TimeoutStartUSec", "t", int(START_LIMIT * 1e6)),
         ("TimeoutStopUSec", "t", _STOP_MICROSECONDS),
         *([("RuntimeMaxUSec", "t", spec.lifetime * 1_000_000)] if spec.lifetime else []),
         ("MemoryMax", "t", spec.memory + spec.memory // 8 + _OVERHEAD),
         ("TasksMax", "t", spec.vcpus + _TASKS),
         ("LimitCORE", "t", 0),
         ("DevicePolicy", "s", "closed"),
-        ("DeviceAllow", "a(ss)", [["/dev/kvm", "rw"]]),
+        ("DeviceAllow", "a(ss)", [["/dev/kvm", "rw"], *nodes]),
         ("ProtectSystem", "s", "strict"),
         ("ProtectHome", "s", "read-only"),
         ("ReadWritePaths", "as", writable),

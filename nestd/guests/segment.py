@@ -75,9 +75,7 @@ class Segment:
             self._take(watch)
             await self._start(watch, account)
         except CallFailed as error:
-            raise LaunchFailed(
-                f"systemd refused to start {labplaces.unit(self._lab)}: {error.text}"
-            ) from error
+            raise LaunchFailed(refusals.refused(labplaces.unit(self._lab), error)) from error
 
     async def _start(self, watch: UnitWatch, account: Account) -> None:
         runtime = self._root.path(labplaces.runtime(self._lab))
@@ -85,7 +83,8 @@ class Segment:
         argv = [program, *qemuhub.arguments(self._lab, runtime)]
         try:
             await self._units.reset_failed(watch.unit)
-            await self._units.start_transient(watch.unit, _properties(self._lab, account, argv))
+            properties = _properties(self._lab, account, argv)
+            await self._units.start_transient(watch.unit, properties, qemuunit.START_LIMIT)
             await self._units.settle(watch)
             await self._greet()
         except UnitExists as error:
@@ -93,12 +92,15 @@ class Segment:
             raise LaunchFailed(
                 f"There is a unit {watch.unit} that nestd did not start: stop it first."
             ) from error
-        except (JobFailed, LaunchFailed) as error:
+        except JobFailed as error:
+            why = await qemuunit.why_not_begun(self._units, self._commands, watch, error)
+            raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error
+        except LaunchFailed as error:
             await self._units.settle(watch)
-            await tasks.wait([watch.ended], 0.0 if isinstance(error, JobFailed) else qemuunit.END_LIMIT)
+            await tasks.wait([watch.ended], qemuunit.END_LIMIT)
+            if not watch.ended.done():
+                raise
             why = await words.last_words(self._commands, watch.known)
-            if isinstance(error, JobFailed):
-                why = refusals.not_begun(error.result, why)
             raise LaunchFailed(f"The segment of the lab {self._lab} did not start: {why}") from error
 
     async def plug(self, guest: str) -> socket.socket:
@@ -162,16 +164,16 @@ class Segment:
     async def _greet(self) -> None:
         """Have it said that it is there. LaunchFailed."""
         with self._talking():
-            async with await self._monitor():
+            async with await self._monitor(qemuunit.ANSWER_LIMIT):
                 pass
 
-    async def _monitor(self) -> QmpSocket:
-        """A connection to the monitor. LaunchFailed."""
+    async def _monitor(self, limit: float = 5.0) -> QmpSocket:
+        """A connection to the monitor, with `limit` seconds for each answer. LaunchFailed."""
         with self._talking():
             if self._watch is None:
                 raise ConnectionResetError(errno.ECONNRESET, "QEMU has ended")
             path = self._root.path(labplaces.qmp(self._lab))
-            return QmpSocket(await qemuunit.monitor(path, self._owner, self._watch.ended))
+            return QmpSocket(await qemuunit.monitor(path, self._owner, self._watch.ended), limit)
 
     @contextmanager
     def _talking(self) -> Iterator[None]:

@@ -6,16 +6,19 @@
 
 from __future__ import annotations
 
+from nestd import log, tasks
 from nestd.guestmodel import VcpuVerdict
 from nestd.host.qmpsocket import QmpRefused, QmpSocket
+from nestd.host.root import Root
 from nestd.model import Extension
-from nestd.text import qmp
+from nestd.text import cpuinfo, qmp
 
 
-async def ask(monitor: QmpSocket, *extensions: Extension) -> VcpuVerdict:
+async def ask(monitor: QmpSocket, root: Root, *extensions: Extension) -> VcpuVerdict:
     """Ask the first vCPU (all are the same) whether it has one of `extensions`, and what it was denied.
 
-    TimeoutError, QmpRefused, Malformed, OSError.
+    That is compared with the flags of this machine, whose files `root` has. TimeoutError, QmpRefused,
+    Malformed, OSError.
     """
     path = qmp.vcpu_path(await monitor.execute("query-cpus-fast"))
     got: dict[str, object] = {}
@@ -24,7 +27,18 @@ async def ask(monitor: QmpSocket, *extensions: Extension) -> VcpuVerdict:
             got[extension] = await monitor.execute("qom-get", {"path": path, "property": extension.value})
         except QmpRefused:
             got[extension] = False  # a QEMU that has no such property cannot have given it
-    return qmp.verdict(got, await monitor.execute("qom-get", {"path": path, "property": "filtered-features"}))
+    filtered = await monitor.execute("qom-get", {"path": path, "property": "filtered-features"})
+    features = await monitor.execute("qom-get", {"path": path, "property": "feature-words"})
+    return qmp.verdict(got, filtered, features, await tasks.to_thread(_flags, root))
+
+
+def _flags(root: Root) -> frozenset[str]:
+    """This machine's. To be read in a thread: of hundreds of CPUs the kernel tells slowly."""
+    try:
+        return cpuinfo.flags(root.read("/proc/cpuinfo") or "")
+    except OSError as error:
+        log.warning(f"Which of this machine's flags a guest lacks cannot be told: {error}")
+        return frozenset()
 
 
 async def waits_to_run(monitor: QmpSocket) -> bool:

@@ -20,7 +20,7 @@ from nestd.guests.probe import verdict
 from nestd.guests.probe.image import Image
 from nestd.guests.probe.verdict import Verdict
 from nestd.host.root import Root
-from nestd.model import Extension
+from nestd.model import Extension, Nesting
 
 # Seconds between two looks at the console's log.
 _PAUSE = 0.2
@@ -52,7 +52,7 @@ class Request(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What was seen. `cpu` is the argument of -cpu, `missing` the flags that QEMU did not grant.
+    """What was seen. `cpu` is the argument of -cpu, `missing` what it asks for and QEMU did not grant.
 
     `booted` are the seconds until L1 said its first word (0.0: it said none), `seconds` all of it.
     """
@@ -75,8 +75,10 @@ class Verifier:
         self._launcher = launcher
         self._end_limit = end_limit
 
-    async def verify(self, image: Image, request: Request, extension: Extension) -> Verified:
+    async def verify(self, image: Image, request: Request, extension: Extension, nested: Nesting) -> Verified:
         """Boot L1 and say what it saw; not having nesting is an answer, not an error.
+
+        `nested` is what the driver is told, by which a missing extension is explained.
 
         What Launcher.start raises (InvalidArgs, LaunchFailed), and VerifyFailed: it cannot be listened to.
         """
@@ -103,8 +105,8 @@ class Verifier:
         finally:
             await self._launcher.end(started)
         record = started.record
-        seen = verdict.of(text, end, extension, record.cpu, request.limit)
-        return Verified(seen, record.cpu, record.missing_flags, booted, time.monotonic() - began)
+        seen = verdict.of(text, end, verdict.Asked(extension, record.cpu, request.limit, nested))
+        return Verified(seen, record.cpu, started.verdict.dropped, booted, time.monotonic() - began)
 
     async def _listen(self, started: Started, began: float, until: float) -> tuple[str, verdict.End, float]:
         """What the guest said, how that came to its end, and the seconds until its first word."""

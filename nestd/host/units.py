@@ -27,6 +27,9 @@ _KEPT = frozenset(
 )
 
 
+NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
+
+
 class UnitExists(NestdError):
     """There is a unit of that name already."""
 
@@ -123,7 +126,8 @@ class Units:
             async with tasks.timeout(limit):
                 pairs = [[name, value] for name, value in properties]
                 body = [unit, "fail", pairs, []]
-                [job] = await self._manager("StartTransientUnit", "ssa(sv)a(sa(sv))", body, fds=fds)
+                signature = "ssa(sv)a(sa(sv))"
+                [job] = await self._manager("StartTransientUnit", signature, body, fds=fds, limit=limit)
                 while job not in results:
                     news.clear()
                     await news.wait()
@@ -132,6 +136,8 @@ class Units:
         except CallFailed as error:
             if error.name == f"{_SYSTEMD}.UnitExists":
                 raise UnitExists(unit) from error
+            if error.name == NO_REPLY:
+                raise JobFailed(unit, "timeout") from error
             raise
         finally:
             await unsubscribe()
@@ -199,11 +205,12 @@ class Units:
         body: Sequence[object],
         *,
         missing_ok: bool = False,
+        limit: float = 25.0,
         fds: Sequence[int] = (),
     ) -> list[Any]:
         where = (_SYSTEMD, _MANAGER_PATH, _MANAGER, member)
         try:
-            return await self._bus.call(*where, signature, body, fds=fds)
+            return await self._bus.call(*where, signature, body, limit=limit, fds=fds)
         except CallFailed as error:
             if missing_ok and error.name == f"{_SYSTEMD}.NoSuchUnit":
                 return []

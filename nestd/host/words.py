@@ -8,6 +8,7 @@ from typing import Any
 
 from nestd.errors import ToolFailed, ToolMissing
 from nestd.host.commands import Commands
+from nestd.host.units import OVER
 
 _LINES = "20"
 _KEPT = 2000  # characters of the end: the last line is the reason
@@ -24,7 +25,7 @@ _SYSTEMD_STATUS = range(200, 256)
 async def last_words(commands: Commands, known: Mapping[str, Any]) -> str:
     """Why the unit ended whose properties are `known`: its last lines, or at least the way it ended."""
     await sync(commands)
-    return await said(commands, known) or way_out(known)
+    return await said(commands, bytes(known.get("InvocationID", b"")).hex()) or way_out(known)
 
 
 async def sync(commands: Commands) -> None:
@@ -35,9 +36,8 @@ async def sync(commands: Commands) -> None:
         return  # `said` finds out what can be had
 
 
-async def said(commands: Commands, known: Mapping[str, Any]) -> str:
-    """The last lines, 20 at most, of the unit whose properties are `known`; empty if there are none."""
-    invocation = bytes(known.get("InvocationID", b"")).hex()
+async def said(commands: Commands, invocation: str) -> str:
+    """The last lines, 20 at most, of the unit's run with that INVOCATION_ID; empty if there are none."""
     if not invocation:
         return ""
     try:
@@ -50,16 +50,21 @@ async def said(commands: Commands, known: Mapping[str, Any]) -> str:
 def way_out(known: Mapping[str, Any]) -> str:
     """How the unit ended, from its Result and exit status."""
     result, status = known.get("Result", ""), known.get("ExecMainStatus", 0)
+    how = f"its unit ended with the result {result!r}"
     match result:
+        case _ if known.get("ActiveState", "inactive") not in OVER:
+            how = "it has not ended yet"
         case "exit-code" if status in _SYSTEMD_STATUS:
-            return f"systemd could not start it (exit status {status}, see systemd.exec(5))"
+            how = f"systemd could not start it (exit status {status}, see systemd.exec(5))"
+        case "exit-code" if not status:  # it is the main process's, which was never reached
+            how = "what prepares its files failed and said nothing"
         case "exit-code" | "success":
-            return f"it ended with exit status {status}"
+            how = f"it ended with exit status {status}"
         case "signal" | "core-dump":
-            return f"it was ended by signal {status}"
+            how = f"it was ended by signal {status}"
         case "oom-kill":
-            return "it used more memory than its unit may and was killed"
-    return f"its unit ended with the result {result!r}"
+            how = "it used more memory than its unit may and was killed"
+    return how
 
 
 def harmless(text: str) -> str:

@@ -9,7 +9,7 @@ argument of its own, in JSON, or with its commas doubled (QEMU's own way to quot
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -43,6 +43,7 @@ def arguments(
     runtime_dir: str,
     console_log: str,
     firmware: Firmware | None = None,
+    devices: Container[str] = (),
 ) -> list[str]:
     """What follows the program's name.
 
@@ -50,6 +51,7 @@ def arguments(
     sockets `qmp`, `console` and `vnc`, and has what guests/prepare.py puts there; `console_log` gets what the
     guest writes to its serial console, from the first byte on, whether somebody is attached or not.
     `extension` is the CPU's; `firmware` is given if it is to be UEFI. A lab's segment is file descriptor 0.
+    `devices` are the paths, of disks and the CD, that are block devices.
     """
     flash = ",pflash0=code,pflash1=variables" if firmware else ""
     argv = ["-name", f"guest={spec.name}", "-nodefaults", "-no-user-config", "-sandbox", _SANDBOX]
@@ -63,8 +65,8 @@ def arguments(
     argv += ["-chardev", f"{console},logfile={quoted(console_log)},logappend=off"]
     argv += ["-serial", "chardev:console"]
     for number, disk in enumerate(spec.disks):
-        argv += qemudevices.disk(disk, f"disk{number}")
-    argv += qemudevices.cdrom(spec.cdrom) if spec.cdrom else []
+        argv += qemudevices.disk(disk, f"disk{number}", disk.path in devices)
+    argv += qemudevices.cdrom(spec.cdrom, spec.cdrom in devices) if spec.cdrom else []
     argv += qemudevices.seed(runtime_dir) if spec.user_data else []
     argv += qemudevices.firmware(firmware, runtime_dir) if firmware else []
     for option, value in (("-kernel", spec.kernel), ("-initrd", spec.initrd), ("-append", spec.append)):
@@ -82,8 +84,9 @@ def cpu(spec: GuestSpec, extension: Extension) -> str:
 
 
 def shape_of(spec: GuestSpec, extension: Extension) -> Shape:
-    """What `shape` reads from the arguments of this specification; but `memory` is not rounded up."""
-    return Shape(cpu(spec, extension), spec.memory, spec.vcpus, spec.display == "vnc", spec.network.lab)
+    """What `shape` reads from the arguments of this specification."""
+    memory = _mebibytes(spec.memory) * _MIB
+    return Shape(cpu(spec, extension), memory, spec.vcpus, spec.display == "vnc", spec.network.lab)
 
 
 def shape(argv: Sequence[str]) -> Shape | None:

@@ -25,20 +25,21 @@ def quoted(value: str) -> str:
     return value.replace(",", ",,")
 
 
-def disk(disk: Disk, name: str) -> list[str]:
-    """A virtio disk."""
-    device = ["-device", f"virtio-blk-pci,drive={name}"]
+def disk(disk: Disk, name: str, device: bool = False) -> list[str]:
+    """A virtio disk; `device`: its path is a block device."""
+    protocol = _protocol(device)
+    card = ["-device", f"virtio-blk-pci,drive={name}"]
     if disk.snapshot:
         # Only -drive makes the temporary overlay (in /var/tmp, unlinked at once) by itself. Its base is then
         # opened read-only.
         drive = f"if=none,id={name},format={disk.format},snapshot=on,read-only={_onoff(disk.readonly)}"
-        return ["-drive", f"{drive},file.driver=file,file.filename={quoted(disk.path)}", *device]
-    return [*_node(name, disk.path, disk.format, disk.readonly), *device]
+        return ["-drive", f"{drive},file.driver={protocol},file.filename={quoted(disk.path)}", *card]
+    return [*_node(name, disk.path, disk.format, disk.readonly, protocol), *card]
 
 
-def cdrom(path: str) -> list[str]:
+def cdrom(path: str, device: bool = False) -> list[str]:
     """A CD on the machine's own AHCI, which every installer knows; firmware starts from disks first."""
-    return [*_node("cdrom", path, "raw", True), "-device", "ide-cd,drive=cdrom"]
+    return [*_node("cdrom", path, "raw", True, _protocol(device)), "-device", "ide-cd,drive=cdrom"]
 
 
 def seed(runtime_dir: str) -> list[str]:
@@ -84,12 +85,17 @@ def _forward(forward: Forward) -> str:
     return f"{forward.protocol}:{forward.host_address}:{forward.host_port}-:{forward.guest_port}"
 
 
-def _node(name: str, path: str, kind: str, readonly: bool) -> Sequence[str]:
+def _protocol(device: bool) -> str:
+    # Each refuses what is for the other.
+    return "host_device" if device else "file"
+
+
+def _node(name: str, path: str, kind: str, readonly: bool, protocol: str = "file") -> Sequence[str]:
     node = {
         "driver": kind,
         "node-name": name,
         "read-only": readonly,
-        "file": {"driver": "file", "filename": path, "read-only": readonly},
+        "file": {"driver": protocol, "filename": path, "read-only": readonly},
     }
     return ["-blockdev", json.dumps(node)]
 

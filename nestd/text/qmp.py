@@ -7,7 +7,7 @@ What arrives may come from a process that only claims to be QEMU: everything is 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from nestd.errors import Malformed
@@ -78,29 +78,37 @@ def vcpu_path(cpus: object) -> str:
     raise Malformed("QMP: query-cpus-fast names no vCPU")
 
 
-def verdict(extensions: Mapping[str, object], filtered: object) -> VcpuVerdict:
+def verdict(
+    extensions: Mapping[str, object], filtered: object, features: object, host: Iterable[str]
+) -> VcpuVerdict:
     """What a vCPU got. Malformed.
 
-    `extensions` are those of its properties `vmx` and `svm` that would mean nesting, `filtered` is
-    its `filtered-features`.
+    `extensions` are those of its properties `vmx` and `svm` that would mean nesting, `filtered` is its
+    `filtered-features` (what its model asks for and KVM cannot give: the model `host` asks for nothing such),
+    `features` its `feature-words`, `host` this machine's flags by the kernel's names.
     """
-    if not isinstance(filtered, list):
-        raise Malformed("QMP: filtered-features is no list")
-    missing: list[str] = []
-    for word in filtered:
-        missing += _dropped(word)
-    if len(missing) > _FLAGS_KEPT:
+    dropped = set(_named(filtered, "filtered-features"))
+    if len(dropped) > _FLAGS_KEPT:
         raise Malformed("QMP: filtered-features is too long")
-    return VcpuVerdict(any(value is True for value in extensions.values()), tuple(sorted(set(missing))))
+    missing = dropped | cpuid.withheld(host, _named(features, "feature-words"))
+    nesting = any(value is True for value in extensions.values())
+    return VcpuVerdict(nesting, tuple(sorted(missing)), tuple(sorted(dropped)))
 
 
-def _dropped(word: object) -> list[str]:
-    match word:
-        case {"cpuid-input-eax": int(leaf), "cpuid-register": str(register), "features": int(mask)}:
-            subleaf = word.get("cpuid-input-ecx", 0) if isinstance(word, dict) else 0
-            if isinstance(subleaf, int) and 0 <= mask < 1 << 32 and register in cpuid.REGISTERS:
-                return cpuid.names(leaf, subleaf, register, mask)
-    raise Malformed("QMP: filtered-features holds what is no CPUID word")
+def _named(words: object, what: str) -> list[str]:
+    """The names of the bits that are set in QEMU's CPUID words (its QAPI type X86CPUFeatureWordInfo)."""
+    if not isinstance(words, list):
+        raise Malformed(f"QMP: {what} is no list")
+    found: list[str] = []
+    for word in words:
+        match word:
+            case {"cpuid-input-eax": int(leaf), "cpuid-register": str(register), "features": int(mask)}:
+                subleaf = word.get("cpuid-input-ecx", 0)
+                if isinstance(subleaf, int) and 0 <= mask < 1 << 32 and register in cpuid.REGISTERS:
+                    found += cpuid.names(leaf, subleaf, register, mask)
+                    continue
+        raise Malformed(f"QMP: {what} holds what is no CPUID word")
+    return found
 
 
 def _number(message: Mapping[str, object]) -> int | None:

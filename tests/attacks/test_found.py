@@ -31,7 +31,7 @@ def test_a_console_that_is_gone() -> None:
             await nestd.launch()
             (made.top / "run/nestd/guests/demo/console").unlink()
             with pytest.raises(Failed) as caught:
-                nestd.registry.open_console("demo")
+                await nestd.registry.open_console("demo")
             assert str(caught.value) == "The console of demo cannot be opened: No such file or directory."
 
     run(go)

@@ -23,7 +23,7 @@ from nestd.bus import interface
 from nestd.errors import InvalidArgs, Malformed
 from nestd.guestmodel import GuestRecord, GuestSpec, GuestState
 from nestd.guests import prepare, records, request
-from nestd.host import holders, kvm, words
+from nestd.host import holders, kvm, unitend, words
 from nestd.host.services import bus_label_escape
 from nestd.model import Extension
 from nestd.nesting import drivers, dropin, installs, pending
@@ -73,6 +73,9 @@ _json = st.recursive(
     ),
     max_leaves=12,
 )
+_UNIT_END = {
+    "MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "__REALTIME_TIMESTAMP": "1", "UNIT_RESULT": "signal"
+}  # fmt: skip
 _RECORD = GuestRecord("demo", GuestState.RUNNING, 1, "u", 2, "host", True, (), 1 << 29, 1, 5, "/c")
 
 
@@ -162,15 +165,21 @@ PARSERS: dict[str, Parser] = {
     "qmp.decode": (qmp.decode, _raw, (Malformed,)),
     "qmp.decode, JSON": (lambda x: qmp.decode(json.dumps(x).encode()), _json, (Malformed,)),
     "qmp.vcpu_path": (qmp.vcpu_path, _json, (Malformed,)),
-    "qmp.verdict": (lambda x: qmp.verdict({"svm": x}, x), _json, (Malformed,)),
+    "qmp.verdict": (lambda x: qmp.verdict({"svm": x}, x, x, ["svm"]), _json, (Malformed,)),
     "qmp.verdict, words": (
-        lambda x: qmp.verdict({}, [{"cpuid-input-eax": x, "cpuid-register": "ECX", "features": x}]),
+        lambda x: qmp.verdict(
+            {}, [], [{"cpuid-input-eax": x, "cpuid-register": "ECX", "features": x}], ["svm"]
+        ),
             st.integers(), (Malformed,)
     ),
     "cpuid.names": (lambda x: cpuid.names(x, x, "EAX", x & 0xFFFFFFFF), st.integers(), ()),
     "qemu.shape": (qemu.shape, st.lists(_texts | st.sampled_from(["-m", "-smp", "-cpu", "9M"]), max_size=8),
         ()),
     "records.parse": (records.parse, _texts, (Malformed,)),
+    "unitend.read": (
+        lambda x: unitend.read("\n".join([x, *(json.dumps({**_UNIT_END, name: x}) for name in _UNIT_END)])),
+        _texts, ()
+    ),
     "records.parse, fields": (_record, st.dictionaries(_texts, _json, max_size=14), (Malformed,)),
     "request.guest_spec": (_spec, st.lists(_texts, min_size=8, max_size=8), (InvalidArgs,)),
     "words.harmless": (words.harmless, _texts, ()),

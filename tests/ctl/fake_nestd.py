@@ -10,7 +10,7 @@ hears `bye`. A member that has null in errors.json never answers; one whose erro
 the text, whatever it should return.
 
 While there is FOLDER/moving, nesting goes off and the guest stops between the answers to GetStatus and
-GetManagedObjects, whichever is asked for first.
+GetManagedObjects, whichever is asked for first. With FOLDER/odd-nodes a lab's nodes have another shape.
 
 Enable, Disable and Revert have a job, which stands still in the middle where the member never answers; and
 somebody else, who is not nestd, tells the caller of jobs, too.
@@ -137,6 +137,7 @@ VERIFIED = {
         "a{s(dddu)}",
         {"kernel": [25_400.0, 24_000.0, 31_000.0, 40], "user": [43_210.0, 42_000.0, 50_000.0, 38]},
     ),
+    "unmeasured": Variant("s", ""),
     "log": Variant("s", "kvm_amd: Nested Virtualization enabled"),
     "boot-seconds": Variant("d", 3.25),
     "seconds": Variant("d", 7.5),
@@ -154,6 +155,16 @@ CPU = {
     "libvirt": Variant("s", "<cpu mode='custom'>\n  <model>EPYC</model>\n</cpu>\n"),
     "nesting": Variant("b", True),
     "missing": Variant("as", []),
+    "unknown": Variant("as", []),
+}
+# A machine where nesting works and was not measured, or whose libvirt is old, while there is FOLDER/doubtful.
+DOUBTFUL = {
+    "Verify": VERIFIED
+    | {
+        "exits": Variant("a{s(dddu)}", {}),
+        "unmeasured": Variant("s", "L2 ran, but QEMU\x1b ended before its exits were measured."),
+    },
+    "CheckCpu": CPU | {"unknown": Variant("as", ["EPYC-v3", "kvm-pv-eoi\x1b"])},
 }
 # A machine where nesting is off, which it is while there is FOLDER/without.
 WITHOUT = {
@@ -313,7 +324,8 @@ async def main(address: str, folder: Path) -> None:
         if message.member == "GetLab" and message.body != ["town"]:
             return Message.new_error(message, "org.nestd1.Error.LabNotFound", "no lab of that name")
         if message.member == "GetAll" and message.body == ["org.nestd1.Lab"]:
-            return Message.new_method_return(message, "a{sv}", [LAB])
+            odd = {"Nodes": Variant("as", ["town-1"])} if (folder / "odd-nodes").exists() else {}
+            return Message.new_method_return(message, "a{sv}", [LAB | odd])
         if message.member == "OpenConsole":
             ours, theirs = socket.socketpair()
             task = asyncio.ensure_future(speak(ours))
@@ -330,6 +342,8 @@ async def main(address: str, folder: Path) -> None:
             first.append(message.member)
         if (folder / "without").exists() and message.member in WITHOUT:
             body = [WITHOUT[message.member]]
+        elif (folder / "doubtful").exists() and message.member in DOUBTFUL:
+            body = [DOUBTFUL[message.member]]
         # A signal meant for nobody in particular, and one for the caller: both are to be ignored.
         for destination in (None, message.sender):
             noise = Message.new_signal("/org/nestd1", "org.nestd1.Manager", "ModuleEvent", "s", ["add"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import signal
 import socket
 import subprocess
@@ -12,20 +13,23 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from time import sleep
+
+import pytest
 
 from tests.ctl.running import LIMIT, TOP
 
 ATTACH = """
 import sys
 from nestd.ctl.console import attach
-sys.exit(7 if attach(int(sys.argv[1]), b"") else 0)
+sys.exit(7 if attach(int(sys.argv[1]), eval(sys.argv[2])) else 0)
 """
 MUCH = bytes(range(256)) * 8192  # 2 MiB, more than any buffer on the way
 
 
 @contextmanager
 def attached(
-    stdin: int, stdout: int = subprocess.PIPE
+    stdin: int, stdout: int = subprocess.PIPE, said: str = "b''"
 ) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """A process with the console on the given descriptors, and the guest's end of it."""
     theirs, ours = socket.socketpair()
@@ -33,7 +37,7 @@ def attached(
     with ours:
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", ATTACH, str(theirs.fileno())],
+                [sys.executable, "-c", ATTACH, str(theirs.fileno()), said],
                 pass_fds=[theirs.fileno()],
                 stdin=stdin,
                 stdout=stdout,
@@ -106,6 +110,59 @@ def test_the_escape_key_works_while_the_guest_is_deaf() -> None:
                 keyboard.write(b"y" * 1000)
             keyboard.write(b"\x1d")
             assert process.wait(LIMIT) == 7
+
+
+def test_what_was_typed_before_the_escape_key_reaches_the_guest() -> None:
+    """Even where the guest is slow: what is not read when its client leaves, QEMU drops."""
+    ours, theirs = pty.openpty()
+    with closing(os.fdopen(ours, "wb", 0)) as keyboard, closing(os.fdopen(theirs, "wb", 0)):
+        with attached(theirs) as (process, guest):
+            guest.sendall(b"x")
+            assert process.stdout is not None
+            assert process.stdout.read(1) == b"x"  # raw mode is on
+            keyboard.write(b"poweroff\r\x1dnot for the guest")
+            # Nobody has left before it is read.
+            gone = select.poll()
+            gone.register(guest, 0)
+            assert guest.recv(4) == b"powe" and gone.poll(0) == []
+            assert guest.recv(100) == b"roff\r"
+            assert guest.recv(100) == b""
+            assert process.wait(LIMIT) == 7
+
+
+def test_output_that_does_not_wait() -> None:
+    """As ssh leaves it; a full pipe is not the end of the console."""
+
+    def print_and_go() -> None:
+        guest.sendall(MUCH)
+        guest.close()
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with closing(os.fdopen(reading, "rb")) as shown:
+        with attached(subprocess.DEVNULL, writing) as (process, guest):
+            os.close(writing)
+            sender = threading.Thread(target=print_and_go)
+            sender.start()
+            first = shown.read(1)
+            sleep(0.2)  # it fills meanwhile
+            assert first + shown.read() == MUCH
+            sender.join(LIMIT)
+            assert (process.wait(LIMIT), process.communicate()[1]) == (0, b"")
+
+
+@pytest.mark.parametrize(("kept", "told"), [((1 << 20) - 1, False), (1 << 20, True)])
+def test_a_log_that_is_full_tells_of_the_gap(kept: int, told: bool) -> None:
+    ours, theirs = pty.openpty()
+    with closing(os.fdopen(theirs, "wb", 0)), closing(os.fdopen(ours, "rb", 0)) as screen:
+        with attached(subprocess.DEVNULL, theirs, f"b'y' * {kept}") as (process, guest):
+            guest.sendall(b"now")
+            guest.close()
+            seen = b""
+            while b"now" not in seen:
+                seen += screen.read(65536)
+            assert process.wait(LIMIT) == 0
+    assert (b"keeps the first MiB" in seen) is told
 
 
 def test_nobody_reads_the_output() -> None:

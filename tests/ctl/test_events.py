@@ -174,6 +174,7 @@ def test_what_is_over(world: World, name: str, value: object, words: str) -> Non
         ("/org/nestd1", "InterfacesRemoved", [DEMO, ["org.nestd1.New"]]),
         ("/org/nestd1/job/9", "Completed", [True, ""]),
         (DEMO, "PropertiesChanged", [LAB, {"State": "running"}, []]),
+        (TOWN, "PropertiesChanged", [LAB, {"Nodes": [["town-1"]]}, []]),
         (DEMO, "PropertiesChanged", [GUEST, 7]),
         ("/org/nestd1", "PropertiesChanged", ["org.nestd1.Manager", {"Unheard": 7}, []]),
         ("/org/nestd1", "PropertiesChanged", []),

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from nestd.ctl import labrender
+from nestd.ctl import labrender, labs
+from nestd.errors import Malformed
 from tests.ctl.running import Fake
 
 TOWN = "/org/nestd1/lab/town"
@@ -121,3 +122,20 @@ def test_a_lab_that_is_not_there(fake: Fake, verb: str) -> None:
 def test_lab_alone_is_no_command(fake: Fake) -> None:
     done = fake.run("lab")
     assert (done.returncode, done.stdout, fake.calls()) == (2, "", [])
+
+
+@pytest.mark.parametrize("nodes", ["?", 7, [("town-1", "10.77.0.1/24", "/")], ["abcd"], [(1, 2, 3, 4)]])
+def test_nodes_of_another_shape(nodes: object) -> None:
+    with pytest.raises(Malformed, match="another shape"):
+        labs.with_nodes({"name": "town", "nodes": nodes})
+    assert labs.with_nodes({"name": "town"}) == {"name": "town", "nodes": []}
+
+
+def test_another_nestds_nodes_are_told_of_in_a_line(fake: Fake) -> None:
+    (fake.folder / "odd-nodes").touch()
+    done = fake.run("lab", "show", "town")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines() == [
+        "nestctl: nestd's answer cannot be read: a lab's nodes have another shape than this nestctl knows.",
+        "    Is nestd of another version?",
+    ]

@@ -206,7 +206,8 @@ def test_launch(fake: Fake) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == (
-        "demo runs as nestd-guest-demo.service (uid 0), CPU host, svm: granted; missing flags: x2avic\n"
+        "demo runs as nestd-guest-demo.service (uid 0), CPU host, svm: granted; "
+        "1 CPU flag did not reach it (`nestctl show demo`)\n"
     )
     assert fake.calls()[0]["body"] == [
         "demo",
@@ -269,7 +270,7 @@ def test_console_on_pipes(fake: Fake) -> None:
 def test_launch_and_attach(fake: Fake) -> None:
     done = fake.run("launch", "demo", "--console", stdin="bye")
     assert done.returncode == 0
-    assert done.stdout.endswith("x2avic\nbooted earlier\ndemo login: \x1b[1mBYE")
+    assert done.stdout.endswith("(`nestctl show demo`)\nbooted earlier\ndemo login: \x1b[1mBYE")
 
 
 @pytest.mark.parametrize(

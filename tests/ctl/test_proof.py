@@ -46,6 +46,16 @@ handled in user space  its guest (L2)  43.2 µs  42.0 µs to 50.0 µs  38
 One level deeper, an exit costs 20 times (handled in the kernel) and 15 times (handled in user space) as much.
 Measured on AMD EPYC\\x1b[2J 7763 with kvm_amd, inside kvm.
 """
+UNMEASURED = """\
+         Nesting: works — a guest of a guest ran on this machine
+   L1, the guest: booted in 3.2 s, CPU EPYC,+svm, has the extension
+   Missing flags: x2avic
+         Its KVM: loaded
+   L2, its guest: ran
+    Not measured: L2 ran, but QEMU\\x1b ended before its exits were measured.
+L1's kernel says: kvm_amd: Nested Virtualization enabled
+            Took: 7.5 s
+"""
 CPU = """\
 QEMU:
 -cpu EPYC,+svm
@@ -67,6 +77,14 @@ def off(fake: Fake) -> Iterator[Fake]:
     without.unlink()
 
 
+@pytest.fixture
+def doubtful(fake: Fake) -> Iterator[Fake]:
+    """A machine where nesting works and is not measured, and whose libvirt is old."""
+    (fake.folder / "doubtful").touch()
+    yield fake
+    (fake.folder / "doubtful").unlink()
+
+
 def test_nesting_that_works(fake: Fake) -> None:
     done = fake.run("verify")
     assert (done.returncode, done.stdout, done.stderr) == (0, WORKS, "")
@@ -79,6 +97,24 @@ def test_nesting_that_does_not(off: Fake) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (4, DOES_NOT, "")
     done = off.run("verify", "--json")
     assert done.returncode == 4 and json.loads(done.stdout)["level"] == "L1"
+
+
+def test_what_works_and_was_not_measured(doubtful: Fake) -> None:
+    done = doubtful.run("verify")
+    assert (done.returncode, done.stdout, done.stderr) == (0, UNMEASURED, "")
+    done = doubtful.run("measure", "--levels")
+    assert done.returncode == 1
+    why = "L2 ran, but QEMU\\x1b ended before its exits were measured."
+    assert done.stdout == MEASURED.replace("Measured", f"L2 was not measured: {why}\nMeasured")
+
+
+def test_what_libvirt_may_not_know_is_told(doubtful: Fake) -> None:
+    flag = "libvirt may not know kvm-pv-eoi\\x1b: take another one, or leave it out."
+    doubts = f"libvirt may not know EPYC-v3: take EPYC. {flag}"
+    done = doubtful.run("cpu")
+    assert (done.returncode, done.stdout) == (0, CPU.rpartition("A guest")[0] + doubts + "\n")
+    assert doubtful.run("cpu", "--libvirt").stderr == f"nestctl: {doubts}\n"
+    assert doubtful.run("cpu", "--qemu").stderr == ""
 
 
 def test_what_is_verified(fake: Fake) -> None:
@@ -105,6 +141,8 @@ def test_the_price_of_a_level(fake: Fake) -> None:
     assert values["ratios"] == {"kernel": pytest.approx(20), "user": pytest.approx(15, rel=0.01)}
     assert values["inside"]["works"] is True
     assert [call["member"] for call in fake.calls()] == ["MeasureExit", "Verify"] * 2
+    fake.run("measure", "--levels", "--timeout=300")
+    assert fake.calls()[-1]["body"] == [{"timeout": 300}]
 
 
 def test_a_level_that_there_is_not(off: Fake) -> None:
@@ -180,6 +218,11 @@ def test_a_person_sees_that_it_goes_on(fake: Fake, command: str, member: str, wo
 )
 def test_times(nanoseconds: object, words: str) -> None:
     assert proofrender.time(nanoseconds) == words
+
+
+def test_a_cpu_host_that_cannot_nest_has_dropped_nothing() -> None:
+    told = proofrender.cpu({"qemu": "host", "libvirt": "", "nesting": False, "missing": []})
+    assert told.endswith("cannot nest on this machine: QEMU started it without the extension.\n")
 
 
 def test_an_older_nestd_or_a_liar_is_no_crash() -> None:

@@ -252,13 +252,24 @@ def test_the_verdict_on_a_guest_that_cannot_nest() -> None:
     text = guestrender.guest(values, "svm", ("", ""))
     assert (
         "         Nesting: not granted: its virtual CPU lacks svm, so KVM does not work in it\n"
-        "   Missing flags: svm npt\n"
-        "                  its CPU model asks for them, and this machine's KVM cannot give them; "
-        "the guest runs without (svm: see `nestctl diagnose`)\n"
+        "   Missing flags: 2 CPU flags did not reach the guest: svm npt\n"
+        "                  (svm: see `nestctl diagnose`)\n"
     ) in text
-    assert "cannot give them; the guest runs without\n" in guestrender.guest(
-        GUEST | {"missing-flags": ["npt"]}, "svm", ("", "")
-    )
+    text = guestrender.guest(values | {"cpu": "EPYC,-svm"}, "svm", ("", ""))
+    assert "                  (svm: its CPU takes it away)\n" in text
+
+
+def test_flags_that_did_not_reach_the_guest() -> None:
+    assert "Missing flags" not in guestrender.guest(GUEST, "svm", ("", ""))
+    text = guestrender.guest(GUEST | {"missing-flags": ["in\x1b[2J"]}, "svm", ("", ""))
+    assert "   Missing flags: 1 CPU flag did not reach the guest: in\\x1b[2J\n          Memory: " in text
+    many = [f"flag-{number}" for number in range(12)]
+    text = guestrender.guest(GUEST | {"missing-flags": many}, "svm", ("", ""))
+    assert (
+        "   Missing flags: 12 CPU flags did not reach the guest: flag-0 flag-1 flag-2\n"
+        "                  flag-3 flag-4 flag-5 flag-6 flag-7 flag-8 flag-9 flag-10\n"
+        "                  flag-11\n          Memory: "
+    ) in text
 
 
 def test_where_it_is_and_what_it_has() -> None:
@@ -274,7 +285,7 @@ def test_verdict_of_a_launch() -> None:
     )
     assert guestrender.launched(GUEST | {"nesting": False, "missing-flags": ["svm", "npt"]}, "svm") == (
         "demo runs as nestd-guest-demo.service (uid 64055), CPU host, svm: not granted; "
-        "missing flags: svm npt\n"
+        "2 CPU flags did not reach it (`nestctl show demo`)\n"
     )
 
 

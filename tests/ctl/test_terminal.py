@@ -195,8 +195,12 @@ def test_the_guest_is_told_nothing_of_the_window(fake: Fake) -> None:
         terminal.resize(40, 100)
         terminal.type(b"x")
         terminal.expect("\x1b[1mX")  # the answer to the key, and to nothing before it
+        assert "columns 100" not in terminal.seen
         terminal.type(b"\x1d")
         assert terminal.end() == 0
+    assert "Left the console of demo. This window, as it is to be told there: stty rows 40 columns 100" in (
+        terminal.seen
+    )
     # What the guest may have left on is put back without clearing the screen.
     assert "\x1b[!p" in terminal.seen and "\x1b[2J" not in terminal.seen
     assert "\x1b[?1004l" in terminal.seen  # no reports of the focus, which a shell would take for keys

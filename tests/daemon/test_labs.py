@@ -213,3 +213,20 @@ def test_the_owner_needs_nobody(bus: PrivateBus, tree: Tree) -> None:
         alice.call("Stop", "a{sv}", [{"timeout": Variant("t", 5)}], **TOWN)
         alice.call("Start", "a{sv}", [{}], **TOWN)
         alice.call("Remove", **TOWN)
+
+
+def test_nobody_takes_the_name_of_a_node_that_is_off(bus: PrivateBus, tree: Tree) -> None:
+    with (
+        Daemon(bus, tree),
+        Polkitd(bus, allow("org.nestd1.launch", uid=ALICE) + allow("org.nestd1.launch", uid=NOBODY)),
+        Client(bus.address, ALICE) as alice,
+        Client(bus.address, NOBODY) as nobody,
+    ):
+        alice.call("CreateLab", "sa{sv}", ["town", {"nodes": Variant("u", 2)}])
+        alice.call("Stop", "a{sv}", [{"timeout": Variant("t", 5)}], **TOWN)
+        for client in (nobody, alice):
+            error = client.error("Launch", "sa{sv}", ["town-2", {}])
+            assert error.name == OWN + "GuestExists" and "town-2 is a node of the lab town" in error.text
+        nobody.call("Launch", "sa{sv}", ["town-3", {}])
+        alice.call("Start", "a{sv}", [{}], **TOWN)
+        alice.call("Remove", **TOWN)

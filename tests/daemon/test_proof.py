@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.village import land
-from tests.support import fakeqemu
+from tests.support import fakeqemu, systems
 from tests.support.clients import LIMIT, NOBODY, Client, Variant, options
 from tests.support.daemon import Daemon
 from tests.support.fakeqemu import Manner
@@ -86,7 +87,7 @@ def until(condition: Callable[[], bool]) -> None:
 def test_what_works(root: Client, tree: Tree) -> None:
     root.subscribe()
     told = verify(root)
-    assert (told["works"], told["level"], told["why"]) == (True, "", "")
+    assert (told["works"], told["level"], told["why"], told["unmeasured"]) == (True, "", "", "")
     assert told["extension"] and told["kvm-loaded"] and told["vm-created"] and told["ran"]
     assert told["flags"] == ["fpu", "svm", "npt"] and told["missing"] == []
     assert told["cpu"] == "host" and told["log"] == "kvm_amd: Nested Virtualization enabled"
@@ -108,6 +109,7 @@ def test_nesting_that_is_off_is_an_answer(root: Client, tree: Tree) -> None:
     told = verify(root, **EPYC)
     assert (told["works"], told["level"], told["extension"], told["exits"]) == (False, "L1", False, {})
     assert told["why"].startswith("L1 has no svm: with -cpu EPYC,+svm,-x2apic this machine's KVM does not")
+    assert told["why"].endswith("Nesting is off here: turn it on (`nestctl enable`).")
     assert told["missing"] == ["svm"] and told["cpu"] == "EPYC,+svm,-x2apic"
 
 
@@ -176,6 +178,63 @@ def test_without_a_driver_there_is_nothing_to_try(
     assert error.name == OWN + "NotSupported" and error.text.startswith("module-loading-disabled: ")
 
 
+def test_what_is_in_the_way_of_nesting_refuses(root: Client, tree: Tree) -> None:
+    tree.write("/.kernel/kvm-refuses", str(errno.EACCES))
+    for member in ("Verify", "CheckCpu"):
+        error = root.error(member, "a{sv}", [AS])
+        assert error.name == OWN + "NotSupported" and "forbidden to nestd" in error.text
+        assert error.text.startswith("kvm-unusable: ")
+    assert units(root) == []
+
+
+@pytest.mark.parametrize("member", ["Verify", "CheckCpu"])
+def test_a_driver_without_nesting_has_nothing_to_try(
+    bus: PrivateBus, tree: Tree, systemd: None, member: str
+) -> None:
+    """Its probe guest would be started without an extension to look for."""
+    tree.gone("/sys/module/kvm_amd").gone("/sys/module/kvm").pvm()
+    with Daemon(bus, tree), Client(bus.address) as root:
+        assert (root.get("Driver"), root.get("Extension")) == ("kvm_pvm", "")
+        error = root.error(member, "a{sv}", [AS])
+        assert error.name == OWN + "NotSupported"
+        assert error.text.startswith(
+            "driver-without-nesting: the KVM driver in charge, kvm_pvm, has no switch"
+        )
+        # What an exit costs is measured all the same, or would be if the tree had a real KVM.
+        assert root.error("MeasureExit", "a{sv}", [{}]).text.startswith("kvm-unusable: /dev/kvm cannot")
+
+
+@pytest.mark.parametrize("member", ["Verify", "CheckCpu"])
+def test_guests_of_other_machines_are_not_had(
+    bus: PrivateBus, tree: Tree, systemd: None, member: str
+) -> None:
+    tree.gone("/sys/module/kvm_amd").gone("/sys/module/kvm")
+    systems.s390x(tree).module("kvm", nested="1")
+    with Daemon(bus, tree), Client(bus.address) as root:
+        assert (root.get("Obstacle"), root.get("Nested")) == ("", "on")
+        error = root.error(member, "a{sv}", [AS])
+        assert error.name == OWN + "NotSupported"
+        assert error.text.startswith(
+            "driver-without-nesting: guests are x86 only, and what kvm gives them here"
+        )
+
+
+def test_a_flag_that_was_taken_away_is_nobodys_fault(root: Client, tree: Tree) -> None:
+    fakeqemu.install(tree.path("/usr/bin"), Manner.DROPS_THE_FLAG)
+    told = verify(root, **{"cpu-features": Variant("as", ["-svm"])})
+    assert (told["works"], told["level"]) == (False, "L1")
+    assert told["why"] == "L1 has no svm: cpu-features takes svm away. Leave -svm out."
+
+
+def test_what_ran_works_though_it_was_not_measured(root: Client, tree: Tree) -> None:
+    fake = tree.path("/usr/bin/fakeqemu.py")
+    fake.write_text(fake.read_text().replace('{"user": {', '{"nothing": {'))
+    told = verify(root)
+    assert (told["works"], told["ran"], told["level"], told["why"]) == (True, True, "", "")
+    assert told["exits"] == {}
+    assert told["unmeasured"] == "L2 ran, but L1, the probe guest, ended before its exits were measured."
+
+
 def test_kvm_that_cannot_be_used_is_not_measured(root: Client) -> None:
     """The tree's /dev/kvm is a file; what a real one answers, tests/vm proves."""
     error = root.error("MeasureExit", "a{sv}", [{}])
@@ -185,9 +244,13 @@ def test_kvm_that_cannot_be_used_is_not_measured(root: Client) -> None:
 
 def test_a_cpu_for_qemu_and_for_libvirt(root: Client, tree: Tree) -> None:
     [told] = root.call("CheckCpu", "a{sv}", [AS])
-    assert (told["qemu"], told["nesting"], told["missing"]) == ("host", True, [])
-    assert told["libvirt"].startswith("<cpu mode='host-passthrough'")
+    assert (told["qemu"], told["nesting"], told["missing"], told["unknown"]) == ("host", True, [], [])
+    assert told["libvirt"].startswith("<cpu mode='host-passthrough' check='full'>")
+    [told] = root.call("CheckCpu", "a{sv}", [AS | options(cpu="EPYC-v3")])
+    assert told["unknown"] == ["EPYC-v3"]
     fakeqemu.install(tree.path("/usr/bin"), Manner.DROPS_THE_FLAG)
+    [told] = root.call("CheckCpu", "a{sv}", [AS])
+    assert (told["qemu"], told["nesting"], told["missing"]) == ("host", False, [])
     [told] = root.call("CheckCpu", "a{sv}", [AS | EPYC])
     assert (told["qemu"], told["nesting"], told["missing"]) == ("EPYC,+svm,-x2apic", False, ["svm"])
     assert "<feature policy='disable' name='x2apic'/>" in told["libvirt"]

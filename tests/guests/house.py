@@ -12,7 +12,7 @@ from pathlib import Path
 from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.guestmodel import GuestRecord, GuestSpec
-from nestd.guests import places, sandbox
+from nestd.guests import places, qemuunit, sandbox
 from nestd.guests.launch import Launcher
 from nestd.guests.registry import Registry
 from nestd.host.accounts import Account
@@ -42,7 +42,9 @@ class FewAccounts:
 class Nestd:
     """The guests' part of one daemon, and what it was told."""
 
-    def __init__(self, top: Path, connection: Connection) -> None:
+    def __init__(
+        self, top: Path, connection: Connection, answer_limit: float = qemuunit.ANSWER_LIMIT
+    ) -> None:
         self._top = top
         self.connection = connection
         self.units = units = Units(connection)
@@ -51,7 +53,9 @@ class Nestd:
         # The journal is asked through `sh` and `cat`, which are the machine's own.
         commands = Commands(f"{path}:/usr/bin:/bin")
         self.registry = Registry(root, units, commands, connection, self)
-        self.launcher = Launcher(root, commands, FewAccounts(), units, self.registry, path="/bin")
+        self.launcher = Launcher(
+            root, commands, FewAccounts(), units, self.registry, path="/bin", answer_limit=answer_limit
+        )
 
     def added(self, record: GuestRecord) -> None:
         """As guests/registry.py has it."""
@@ -96,11 +100,11 @@ class House:
         self.address = address
 
     @asynccontextmanager
-    async def nestd(self) -> AsyncIterator[Nestd]:
+    async def nestd(self, answer_limit: float = qemuunit.ANSWER_LIMIT) -> AsyncIterator[Nestd]:
         """One life of the daemon: connected, the guests of earlier ones restored."""
         connection = await Connection.connect(self.address)
         try:
-            nestd = Nestd(self.top, connection)
+            nestd = Nestd(self.top, connection, answer_limit)
             try:
                 await nestd.registry.restore()
                 yield nestd

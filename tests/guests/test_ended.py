@@ -126,7 +126,7 @@ def test_a_new_guest_has_the_file(tmp_path: Path) -> None:
         records.save(kept.root, new)
         kept.ended.displace("demo")
         assert kept.forgotten == ["demo"]
-        assert kept.ended.learn(old, ("words",)) is None
+        assert not kept.ended.learn(old, old._replace(last_words=("words",)))
         assert records.load(kept.root, "demo") == new
         kept.ended.displace("demo")
         assert kept.forgotten == ["demo"]
@@ -139,10 +139,24 @@ def test_last_words_come_later(tmp_path: Path) -> None:
         kept = _Kept(tmp_path)
         record = _record("demo")
         kept.ended.keep(record)
-        told = kept.ended.learn(record, ("qemu: no", "bye"))
-        assert told == record._replace(last_words=("qemu: no", "bye"))
+        told = record._replace(last_words=("qemu: no", "bye"))
+        assert kept.ended.learn(record, told)
         assert kept.ended.get("demo") == told == records.load(kept.root, "demo")
+        assert kept.forgotten == []
         kept.ended.close()
+        assert running()._timers == []
+
+    loop.run(scenario())
+
+
+def test_an_end_that_turns_out_to_be_long_ago_is_forgotten(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = _Kept(tmp_path)
+        record = _record("demo")
+        kept.ended.keep(record)
+        assert not kept.ended.learn(record, _record("demo", SECONDS))
+        assert kept.ended.get("demo") is None and records.names(kept.root) == ()
+        assert kept.forgotten == ["demo"] and running()._timers == []
 
     loop.run(scenario())
 

@@ -8,11 +8,11 @@ import pytest
 from nestd import tasks
 from nestd.errors import GuestExists, InvalidArgs, LaunchFailed, NestingNotGranted
 from nestd.guestmodel import GuestSpec, GuestState
-from nestd.host.units import JobFailed, Units
 from nestd.model import Extension
 from tests.guests.house import House, run, until
 from tests.support import loop
 from tests.support.fakeqemu import Manner
+from tests.support.tree import cpuinfo
 
 
 def test_a_guest_runs_and_says_what_it_got() -> None:
@@ -46,6 +46,48 @@ def test_a_flag_that_is_dropped_refuses_the_guest() -> None:
             await nestd.registry.kill("demo")
 
     run(scenario, Manner.DROPS_THE_FLAG)
+
+
+# svm_lock is what KVM gives no guest, ht what the number of vCPUs decides, and the last two are the kernel's.
+HAS = cpuinfo("AuthenticAMD", "fpu pni sse4_1 avx svm npt svm_lock ht rep_good nopl")
+
+
+def test_what_this_machine_has_and_the_guest_did_not_get_is_missing() -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "proc").mkdir()
+        (house.top / "proc/cpuinfo").write_text(HAS)
+        async with house.nestd() as nestd:
+            assert (await nestd.launch()).missing_flags == ("svm-lock",)
+            less = await nestd.launch("less", cpu="qemu64")
+            assert (less.nesting, less.missing_flags) == (True, ("avx", "npt", "sse4.1", "svm-lock"))
+            without = await nestd.launch("without", cpu_features=("-svm",), require_nesting=False)
+            assert (without.nesting, without.missing_flags) == (False, ("npt", "svm", "svm-lock"))
+            house.manner(Manner.DROPS_THE_FLAG)
+            withheld = await nestd.launch("withheld", require_nesting=False)
+            assert (withheld.nesting, withheld.missing_flags) == (False, ("npt", "svm", "svm-lock"))
+            # `host` asks for nothing that KVM does not give: nothing was dropped.
+            with pytest.raises(
+                NestingNotGranted, match=r"svm: QEMU did not give it to the CPU model host\. Look"
+            ):
+                await nestd.launch("refused")
+            for name in ("demo", "less", "without", "withheld"):
+                await nestd.registry.kill(name)
+
+    run(scenario)
+
+
+def test_without_the_flags_of_this_machine_what_was_dropped_is_told(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "proc/cpuinfo").mkdir(parents=True)
+        async with house.nestd() as nestd:
+            record = await nestd.launch(cpu="qemu64", require_nesting=False)
+            assert (record.nesting, record.missing_flags) == (False, ("svm",))
+            await nestd.registry.kill("demo")
+
+    run(scenario, Manner.DROPS_THE_FLAG)
+    assert "cannot be told: [Errno 21] Is a directory" in capfd.readouterr().err
 
 
 def test_a_flag_that_was_taken_away_is_said_to_be() -> None:
@@ -93,20 +135,6 @@ def test_a_qemu_that_cannot_be_executed_is_said_to_be() -> None:
             ):
                 await nestd.launch()
             assert house.runs() == []
-
-    run(scenario)
-
-
-def test_a_systemd_that_is_late_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def late(self: Units, unit: str, *_: object, **__: object) -> None:
-        raise JobFailed(unit, "timeout")
-
-    async def scenario(house: House) -> None:
-        async with house.nestd() as nestd:
-            monkeypatch.setattr(Units, "start_transient", late)
-            with pytest.raises(LaunchFailed, match=r"did not get to it in time.*`systemctl list-jobs`"):
-                await nestd.launch()
-            assert await nestd.units.matching("nestd-guest-*") == {}
 
     run(scenario)
 

@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import socket
+import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from nestd.errors import LaunchFailed
-from nestd.guestmodel import GuestSpec, Network, Overlay
+from nestd.guestmodel import Disk, GuestSpec, Network, Overlay
 from nestd.guests import refusals
 from nestd.model import Extension
 from tests.guests.house import House, run
@@ -76,14 +78,17 @@ def test_what_qemu_needs_is_there_before_it_and_the_users_own(tmp_path: Path) ->
 
 def test_what_was_handed_over_and_left_by_a_nestd_that_died_is_removed() -> None:
     async def scenario(house: House) -> None:
-        _installed(house, "env", "bsdtar")
         left = house.top / "run/nestd/handover/other.user-data"
         left.parent.mkdir(parents=True)
         left.write_text("secret")
-        async with house.nestd() as nestd:
-            await nestd.launch(user_data=b"x")
+        async with house.nestd():
             assert list(left.parent.iterdir()) == []
-            await nestd.registry.kill("demo")
+            left.parent.rmdir()
+            left.parent.symlink_to("handover")
+        async with house.nestd() as other:  # which is no reason to find no guests
+            await other.launch()
+        async with house.nestd() as third:
+            await third.registry.kill("demo")
 
     run(scenario)
 
@@ -156,12 +161,26 @@ def test_a_labs_segment_is_qemus_first_descriptor_and_stays_the_callers() -> Non
     run(scenario)
 
 
+def test_a_block_device_is_qemus_disk() -> None:
+    async def scenario(house: House) -> None:
+        os.mknod(house.top / "dev/sdb", stat.S_IFBLK | 0o600, os.makedev(8, 16))
+        async with house.nestd() as nestd:
+            record = await nestd.launch(disks=(Disk("/dev/sdb", "raw"), Disk("/dev/shm/x", "raw")))
+            argv = _argv(record.pid)
+            nodes = [json.loads(value) for name, value in pairwise(argv) if name == "-blockdev"]
+            assert [node["file"]["driver"] for node in nodes] == ["host_device", "file"]
+            await nestd.registry.kill("demo")
+
+    run(scenario)
+
+
 def test_a_port_that_is_taken_is_told_with_what_to_do() -> None:
     """The words are QEMU's: tests/vm/test_launch.py has it say them."""
     why = "-netdev user,id=user: Could not set up host forwarding rule 'tcp:127.0.0.1:2222-:22'"
-    told = refusals.not_started("demo", why)
+    spec = GuestSpec("demo", "guestling", network=Network("user"))
+    told = refusals.not_started(spec, why)
     assert told.startswith(f"QEMU did not start demo: {why}\nSomething else listens on that port")
-    assert refusals.not_started("demo", "it broke") == "QEMU did not start demo: it broke"
+    assert refusals.not_started(spec, "it broke") == "QEMU did not start demo: it broke"
 
 
 def test_a_guest_of_nestds_own_is_nobodys_and_need_not_run() -> None:

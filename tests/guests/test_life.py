@@ -12,6 +12,8 @@ import pytest
 from nestd import tasks
 from nestd.errors import Failed
 from nestd.guestmodel import GuestState
+from nestd.guests.records import load
+from nestd.host.root import Root
 from tests.guests.house import House, records, run, until
 from tests.support import loop
 from tests.support.fakeqemu import Manner
@@ -123,9 +125,23 @@ def test_systemd_that_refuses_is_quoted_and_nothing_is_stopping() -> None:
                 await nestd.registry.stop("demo", 0.05)
             left = nestd.registry.get("demo")
             assert (left.state, left.stopping, left.stop_deadline) == (GuestState.RUNNING, "", 0)
+            assert load(Root(str(house.top)), "demo") == left
             await nestd.registry.kill("demo")
 
     run(scenario, Manner.IGNORES_THE_BUTTON)
+
+
+def test_a_stop_whose_record_cannot_be_kept_is_gone_on_with() -> None:
+    async def scenario(house: House) -> None:
+        async with house.nestd() as nestd:
+            await nestd.launch()
+            kept = house.top / "run/nestd/registry"
+            kept.rename(house.top / "run/nestd/elsewhere")
+            kept.write_text("no folder")
+            await nestd.registry.stop("demo")
+            assert nestd.registry.find("demo").result == "success"
+
+    run(scenario)
 
 
 def test_kill_reaches_what_ignores_everything_else() -> None:

@@ -44,6 +44,43 @@ def test_a_python_that_an_upgrade_has_taken_away_is_named(tmp_path: Path) -> Non
         loop.run(measure(Root(str(tmp_path)), Commands(), python=python))
 
 
+RAN = 'nestd-probe {"created": true} .\nnestd-probe {"ran": true} .\n'
+LATE = 'nestd-probe {"failed": {"stage": "time", "errno": 0, "reason": 0, "detail": 0}} .\n'
+BROKEN = 'nestd-probe {"failed": {"stage": "run", "errno": 5, "reason": 0, "detail": 0}} .\n'
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        (LATE, Timeout, "KVM did not come back .* in time: the machine is very busy, or KVM hangs"),
+        (RAN + LATE, Timeout, "KVM did not come back"),
+        (BROKEN, NotSupported, r"^kvm-unusable: .*\(EIO\)"),
+        (RAN + BROKEN, VerifyFailed, r"^The small guest ran, but was not measured to the end: .*\(EIO\)\.$"),
+    ],
+)
+def test_kvm_that_ran_a_guest_is_not_called_unusable(
+    tmp_path: Path, said: str, error: type[Exception], words: str
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat <<'END'\n{said}END\n")
+    python.chmod(0o755)
+    with pytest.raises(error, match=words):
+        loop.run(measure(Root(str(tmp_path)), Commands(), python=str(python)))
+
+
+def test_the_alarm_is_set_by_the_patience(tmp_path: Path) -> None:
+    """The device is none, which is told while the alarm is set."""
+    (tmp_path / "kvm").touch()
+    script = (
+        "import sys, signal; sys.path.insert(0, sys.argv[1]); import exits\n"
+        "tell = lambda told: print(list(told), signal.getitimer(signal.ITIMER_REAL)[0])\n"
+        "exits.measure(sys.argv[2], 0.8, 6000, tell)"
+    )
+    argv = (sys.executable, "-I", "-S", "-c", script, str(_FOLDER), str(tmp_path / "kvm"))
+    told = loop.run(Commands().run(*argv)).out
+    assert told.startswith("['failed'] ") and float(told.split()[1]) > 5000
+
+
 def test_rounds_are_long_enough_to_count_and_end_in_time() -> None:
     asked: list[int] = []
 

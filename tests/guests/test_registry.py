@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import socket
 
 import pytest
 
 from nestd import tasks
-from nestd.errors import Busy, Failed, GuestExists, GuestNotFound
+from nestd.errors import Failed, GuestExists, GuestNotFound
 from nestd.guestmodel import GuestState
 from tests.guests.house import House, Nestd, records, run, until
 from tests.support.fakeqemu import WORDS, Manner
@@ -33,10 +32,10 @@ def test_an_ended_guest_tells_how_it_ended() -> None:
             assert (found.pid, found.stopping, found.stop_deadline) == (0, "", 0)
             assert [what for what, _ in nestd.told] == ["added", "exited", "changed"]
             assert nestd.registry.records == () and records(house) == ["demo.json"]
-            for question in (nestd.registry.get, nestd.registry.open_console, nestd.registry.console_log):
+            for question in (nestd.registry.get, nestd.registry.console_log):
                 with pytest.raises(GuestNotFound, match="has ended: `nestctl show demo`"):
                     question("demo")
-            for attempt in (nestd.registry.stop, nestd.registry.kill):
+            for attempt in (nestd.registry.stop, nestd.registry.kill, nestd.registry.open_console):
                 with pytest.raises(GuestNotFound, match="has ended"):
                     await attempt("demo")
 
@@ -110,11 +109,11 @@ def test_a_name_is_taken_while_its_guest_starts_or_runs() -> None:
 def test_a_guest_that_is_not_there() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
-            for attempt in (nestd.registry.stop, nestd.registry.kill):
+            for attempt in (nestd.registry.stop, nestd.registry.kill, nestd.registry.open_console):
                 with pytest.raises(GuestNotFound, match=r"no guest 'a.x1bb'"):
                     await attempt("a\x1bb")
             registry = nestd.registry
-            for question in (registry.get, registry.find, registry.open_console, registry.console_log):
+            for question in (registry.get, registry.find, registry.console_log):
                 with pytest.raises(GuestNotFound):
                     question("demo")
 
@@ -125,7 +124,7 @@ def test_the_console() -> None:
     async def scenario(house: House) -> None:
         async with house.nestd() as nestd:
             record = await nestd.launch()
-            with socket.socket(fileno=nestd.registry.open_console("demo")) as console:
+            with socket.socket(fileno=await nestd.registry.open_console("demo")) as console:
                 assert console.getpeername() == str(house.top / "run/nestd/guests/demo/console")
                 assert console.getblocking()
             proc = house.top / f"proc/{record.pid}"
@@ -141,24 +140,6 @@ def test_the_console() -> None:
             log.write_text("root's own")
             with pytest.raises(Failed, match="replaced by something else"):
                 nestd.registry.console_log("demo")
-            await nestd.registry.kill("demo")
-
-    run(scenario)
-
-
-def test_a_console_that_others_wait_for_is_busy() -> None:
-    async def scenario(house: House) -> None:
-        async with house.nestd() as nestd:
-            await nestd.launch()
-            waiting = []
-            with pytest.raises(Busy, match="in use"):
-                for _ in range(10):
-                    waiting.append(nestd.registry.open_console("demo"))
-            for descriptor in waiting:
-                os.close(descriptor)
-            (house.top / "run/nestd/guests/demo/console").unlink()
-            with pytest.raises(Failed, match="cannot be opened"):
-                nestd.registry.open_console("demo")
             await nestd.registry.kill("demo")
 
     run(scenario)

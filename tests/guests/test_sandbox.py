@@ -48,6 +48,27 @@ def test_only_what_has_to_be_written_is_writable() -> None:
     assert _properties(GuestSpec("demo", "x", disks=overlaid))["ReadWritePaths"] == ["-/d/rw", "/var/tmp"]
 
 
+def test_devices_are_let_through_as_far_as_they_are_used() -> None:
+    disks = (
+        Disk("/dev/a", "raw"),
+        Disk("/dev/b", "raw", readonly=True),
+        Disk("/dev/c", "raw", snapshot=True),
+    )
+    spec = GuestSpec("demo", "x", disks=disks, cdrom="/dev/sr0")
+    found = {path: f"/dev/block/{path[5:]}" for path in ("/dev/a", "/dev/b", "/dev/c", "/dev/sr0")}
+    made = sandbox.properties(spec, ALICE, ["/q"], kvm_group=False, devices=found)
+    got = {name: value.value for name, value in made}
+    let = {
+        "/dev/kvm": "rw",
+        "/dev/block/a": "rw",
+        "/dev/block/b": "r",
+        "/dev/block/c": "r",
+        "/dev/block/sr0": "r",
+    }
+    assert got["DevicePolicy"] == "closed" and dict(got["DeviceAllow"]) == let
+    assert got["ReadWritePaths"] == ["/var/tmp"]
+
+
 def _all(spec: GuestSpec, name: str) -> list[Any]:
     """What a property that adds up is told, in its order."""
     made = sandbox.properties(spec, ALICE, ["/q"], kvm_group=False)

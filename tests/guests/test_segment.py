@@ -64,6 +64,20 @@ def real(house: House) -> None:
     program.symlink_to(QEMU)
 
 
+def test_a_start_that_systemd_takes_back_is_explained() -> None:
+    async def scenario(house: House) -> None:
+        (house.top / "job-result").write_text("canceled")
+        async with house.nestd() as nestd:
+            town = segment(house, nestd.units)
+            with pytest.raises(
+                LaunchFailed, match="of the lab town did not start: it was stopped before QEMU"
+            ):
+                await town.start(NOBODY)
+            await town.stop()
+
+    run(scenario)
+
+
 def test_frames_reach_all_others_and_nobody_twice() -> None:
     async def scenario(house: House) -> None:
         real(house)

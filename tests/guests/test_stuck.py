@@ -19,7 +19,7 @@ async def _a_whole_life(nestd: Nestd, name: str) -> None:
     """Launched, shown, its console opened, stopped."""
     record = await nestd.launch(name)
     assert nestd.registry.get(name) == record
-    os.close(nestd.registry.open_console(name))
+    os.close(await nestd.registry.open_console(name))
     await nestd.registry.stop(name)
     assert nestd.registry.find(name).result == "success"
 
@@ -28,12 +28,12 @@ def _is(nestd: Nestd, phase: str) -> bool:
     return nestd.registry.get("stuck").stopping == phase
 
 
-def _fill_console(nestd: Nestd, name: str) -> list[int]:
+async def _fill_console(nestd: Nestd, name: str) -> list[int]:
     """Connect to a console that nobody reads until no more can."""
     waiting = []
     with pytest.raises(Busy):
         while True:
-            waiting.append(nestd.registry.open_console(name))
+            waiting.append(await nestd.registry.open_console(name))
     return waiting
 
 
@@ -44,7 +44,7 @@ def test_a_stuck_guest_delays_no_other() -> None:
         async with house.nestd() as nestd:
             stuck = await nestd.launch("stuck")
             os.kill(stuck.pid, signal.SIGSTOP)
-            consoles = _fill_console(nestd, "stuck")
+            consoles = await _fill_console(nestd, "stuck")
             stops = [tasks.create_task(nestd.registry.stop("stuck", limit)) for limit in (0, 3600)]
             # While the button is pressed in vain, and while systemd stops the unit in vain.
             for phase in ("power-button", "unit"):

@@ -19,7 +19,7 @@ from nestd.guests.launch import Launcher, Started
 from nestd.guests.probe.image import Image
 from nestd.guests.verify import Request, Verified, Verifier
 from nestd.host.root import Root
-from nestd.model import Extension
+from nestd.model import Extension, Nesting
 from tests.guests.house import House, Nestd, run, until
 from tests.guests.probe.test_verdict import CREATED, FLAGS, PANIC, WHOLE
 from tests.support.fakeqemu import Manner
@@ -65,13 +65,15 @@ async def speaking(house: House, words: str) -> AsyncIterator[tuple[Nestd, Speak
 
 async def verified(house: House, words: str, request: Request = REQUEST) -> Verified:
     async with speaking(house, words) as (_, _, verifier):
-        return await verifier.verify(IMAGE, request, Extension.SVM)
+        return await verifier.verify(IMAGE, request, Extension.SVM, Nesting.ON)
 
 
 def test_a_guest_that_tells_all_is_believed_and_gone() -> None:
     async def scenario(house: House) -> None:
         async with speaking(house, WHOLE) as (_, launcher, verifier):
-            found = await verifier.verify(IMAGE, Request("guestling", "EPYC", ("-x2apic",)), Extension.SVM)
+            found = await verifier.verify(
+                IMAGE, Request("guestling", "EPYC", ("-x2apic",)), Extension.SVM, Nesting.ON
+            )
             assert (found.verdict.level, found.verdict.ran) == ("", True)
             assert found.cpu == "EPYC,+svm,-x2apic" and found.missing == ()
             assert 0 < found.booted <= found.seconds
@@ -91,7 +93,9 @@ def test_a_kernel_that_was_lent_is_taken_back_once_qemu_has_it() -> None:
             lent.touch()
             async with speaking(house, WHOLE) as (_, _, verifier):
                 with suppress(LaunchFailed):
-                    await verifier.verify(Image(str(lent), IMAGE.initrd, lent=True), REQUEST, Extension.SVM)
+                    await verifier.verify(
+                        Image(str(lent), IMAGE.initrd, lent=True), REQUEST, Extension.SVM, Nesting.ON
+                    )
             assert not lent.exists()
 
     run(scenario)
@@ -99,7 +103,7 @@ def test_a_kernel_that_was_lent_is_taken_back_once_qemu_has_it() -> None:
 
 def test_flags_that_qemu_did_not_grant_are_told() -> None:
     async def scenario(house: House) -> None:
-        found = await verified(house, FLAGS.replace("true", "false"), Request("guestling", limit=0.5))
+        found = await verified(house, FLAGS.replace("true", "false"), Request("guestling", "EPYC", limit=0.5))
         assert found.missing == ("svm",) and not found.verdict.extension
 
     run(scenario, Manner.DROPS_THE_FLAG)
@@ -131,7 +135,7 @@ def test_a_panic_is_not_waited_out() -> None:
 def test_a_guest_that_ends_is_noticed() -> None:
     async def scenario(house: House) -> None:
         async with speaking(house, CREATED) as (_, launcher, verifier):
-            waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM))
+            waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM, Nesting.ON))
             await until(lambda: launcher.pid != 0)
             os.kill(launcher.pid, signal.SIGKILL)
             seen = (await waiting).verdict
@@ -143,7 +147,7 @@ def test_a_guest_that_ends_is_noticed() -> None:
 def test_a_caller_who_leaves_leaves_no_guest() -> None:
     async def scenario(house: House) -> None:
         async with speaking(house, CREATED) as (_, launcher, verifier):
-            waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM))
+            waiting = tasks.create_task(verifier.verify(IMAGE, REQUEST, Extension.SVM, Nesting.ON))
             await until(lambda: launcher.pid != 0)
             waiting.cancel()
             with pytest.raises(tasks.Cancelled):
@@ -179,7 +183,7 @@ def test_a_console_that_is_kept_from_nestd_is_no_verdict() -> None:
             launcher.kept = True
             verifier = Verifier(Root(str(house.top)), launcher, end_limit=0.1)
             with pytest.raises(VerifyFailed, match=r"cannot be listened to: The console's log of _verify-"):
-                await verifier.verify(IMAGE, REQUEST, Extension.SVM)
+                await verifier.verify(IMAGE, REQUEST, Extension.SVM, Nesting.ON)
             assert house.runs() == []
 
     run(scenario)

@@ -194,6 +194,34 @@ class _NoSystemd:
         raise AssertionError("nothing to subscribe to")
 
 
+class _Late(_NoSystemd):
+    """A bus on which systemd takes calls and does not answer the one that starts a unit."""
+
+    def __init__(self) -> None:
+        super().__init__(units_of_systemd.NO_REPLY)
+        self.limit: object = None
+
+    async def call(self, *where: object, **how: object) -> list[object]:
+        if where[3] == "Subscribe":
+            return []
+        self.limit = how["limit"]
+        return await super().call(*where, **how)
+
+    async def subscribe(self, rule: str, handler: object) -> Callable[[], Awaitable[None]]:
+        return self._leave
+
+    async def _leave(self) -> None:
+        self.calls.append("left")
+
+
+def test_a_systemd_that_does_not_answer_a_start_is_late() -> None:
+    bus = _Late()
+    with pytest.raises(JobFailed, match="timeout"):
+        loop.run(Units(bus).start_transient(UNIT, [], 40.0))
+    assert bus.limit == 40.0
+    assert bus.calls == ["StartTransientUnit", "left"]
+
+
 def test_without_systemd() -> None:
     bus = _NoSystemd("org.freedesktop.DBus.Error.ServiceUnknown")
     for attempt in (Units(bus).start_transient(UNIT, []), Units(bus).follow(UNIT), Units(bus).stop(UNIT)):

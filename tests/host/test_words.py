@@ -52,11 +52,19 @@ def test_no_journal_and_no_invocation(tmp_path: Path) -> None:
         ("signal", 11, "it was ended by signal 11"),
         ("core-dump", 6, "it was ended by signal 6"),
         ("oom-kill", 9, "it used more memory than its unit may and was killed"),
+        ("exit-code", 0, "what prepares its files failed and said nothing"),
         ("resources", 0, "its unit ended with the result 'resources'"),
     ],
 )
 def test_the_way_out(result: str, status: int, said: str) -> None:
     assert words.way_out({"Result": result, "ExecMainStatus": status}) == said
+
+
+def test_what_has_not_ended_has_no_way_out() -> None:
+    for state in ("active", "activating", "deactivating"):
+        known = {"ActiveState": state, "Result": "success", "ExecMainStatus": 0}
+        assert words.way_out(known) == "it has not ended yet"
+    assert words.way_out({**FAILED, "ActiveState": "failed"}) == "it ended with exit status 1"
 
 
 def test_words_are_made_harmless() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -27,10 +28,37 @@ class Manner(StrEnum):
     DIES_LATER = "dies-later"  # in the middle of the first exchange
     DIES_WHEN_IT_RUNS = "dies-when-it-runs"
     SAYS_NOTHING = "says-nothing"
+    LISTENS_OTHERWISE = "listens-otherwise"  # at a socket that no stream connects to
     BABBLES = "babbles"
     IGNORES_THE_BUTTON = "ignores-the-button"
     IGNORES_SIGTERM = "ignores-sigterm"  # and the button
 
+
+# What a vCPU has, as QEMU 7.2 tells it of `max` and `qemu64` under TCG (words without a bit are left out):
+# `host` is made as `max` is, and here every named model is qemu64.
+_MAX = {
+    (0xD, 0, "EAX"): 543,
+    (6, None, "EAX"): 4,
+    (0xD, 1, "EAX"): 5,
+    (0x8000000A, None, "EDX"): 0x10010001,
+    (0x80000001, None, "ECX"): 0x75,
+    (0x80000001, None, "EDX"): 0xEDD3FBFD,
+    (7, 0, "ECX"): 0x8001020C,
+    (7, 0, "EBX"): 0x1D843A9,
+    (1, None, "ECX"): 0xF6D8320B,
+    (1, None, "EDX"): 0xFCBFBFD,
+}
+_QEMU64 = {
+    (0xD, 0, "EAX"): 0,
+    (0x8000000A, None, "EDX"): 0,
+    (0x80000001, None, "ECX"): 1,
+    (0x80000001, None, "EDX"): 0x2193FBFD,
+    (7, 0, "EBX"): 0,
+    (1, None, "ECX"): 0x80002001,
+    (1, None, "EDX"): 0x78BFBFD,
+}
+_SVM_WORD, _SVM = (0x80000001, None, "ECX"), 1 << 2
+_SVM_LEAF = (0x8000000A, None, "EDX")
 
 WORDS = "qemu-system-x86_64: \x1b[31m-kernel /nowhere: could not open\x07 it\n"
 
@@ -56,11 +84,16 @@ def _main(manner: Manner, argv: list[str]) -> int:
     if manner is Manner.IGNORES_SIGTERM:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     Path(chardevs["console"]["logfile"]).write_bytes(b"")
+    if manner is Manner.LISTENS_OTHERWISE:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+            server.bind(chardevs["qmp"]["path"])
+            signal.pause()
     # The guest of Verify is known by its initramfs; what others boot says hello.
     proves = "/run/nestd/probe/" in options.get("-initrd", "")
-    with _listen(chardevs["console"]["path"]), _listen(chardevs["qmp"]["path"]) as server:
+    with _listen(chardevs["console"]["path"]) as console, _listen(chardevs["qmp"]["path"]) as server:
         guest = _Guest(manner, options["-cpu"], chardevs["console"]["logfile"], paused="-S" in argv)
         guest.proves = proves
+        guest.console = _Console(console)
         while guest.on:
             connection, _ = server.accept()
             # Whoever leaves in the middle of a word ends no QEMU.
@@ -69,15 +102,52 @@ def _main(manner: Manner, argv: list[str]) -> int:
     return 0
 
 
+class _Console:
+    """One client at a time, the next waits in the queue; nobody hears what they say."""
+
+    def __init__(self, server: socket.socket) -> None:
+        self._server = server
+        self._client: socket.socket | None = None
+        server.setblocking(False)
+
+    def described(self) -> dict[str, object]:
+        """As `query-chardev` has it; here is where those who leave and come are noticed."""
+        with suppress(BlockingIOError):
+            while self._client is None or self._left(self._client):
+                self._client = None
+                self._client = self._server.accept()[0]
+        name = f"{'' if self._client else 'disconnected:'}unix:{self._server.getsockname()},server=on"
+        return {"label": "console", "filename": name, "frontend-open": True}
+
+    @staticmethod
+    def _left(client: socket.socket) -> bool:
+        if not select.select([client], [], [], 0)[0] or client.recv(1 << 16):
+            return False
+        client.close()
+        return True
+
+
 class _Guest:
+    console: _Console
+
     def __init__(self, manner: Manner, cpu: str, log: str, paused: bool) -> None:
         self.on = True
         self.proves = False
         self._manner = manner
         self._log = log
         self._status = "prelaunch" if paused else "running"
-        granted = "svm" in cpu or cpu.startswith("host")
-        self._svm = granted and manner is not Manner.DROPS_THE_FLAG
+        model, *features = cpu.split(",")
+        host = model == "host"
+        asked = (host or "+svm" in features) and "-svm" not in features
+        self._svm = asked and manner is not Manner.DROPS_THE_FLAG
+        self._has = dict(_MAX if host else _QEMU64)
+        self._has[_SVM_WORD] = self._has[_SVM_WORD] & ~_SVM | _SVM * self._svm
+        if not self._svm:
+            self._has[_SVM_LEAF] = 0
+        # `host` asks for nothing that KVM does not have.
+        self._filtered = dict.fromkeys(self._has, 0) | {
+            _SVM_WORD: _SVM * (asked and not self._svm and not host)
+        }
 
     def serve(self, stream) -> None:  # type: ignore[no-untyped-def]  # makefile's type has no name
         if self._manner is Manner.SAYS_NOTHING:
@@ -112,8 +182,12 @@ class _Guest:
             case {"execute": "qom-get", "arguments": {"property": "svm"}}:
                 return {"return": self._svm}
             case {"execute": "qom-get", "arguments": {"property": "filtered-features"}}:
-                word = {"cpuid-register": "ECX", "cpuid-input-eax": 0x80000001}
-                return {"return": [{**word, "features": 0 if self._svm else 1 << 2}]}
+                return {"return": _words(self._filtered)}
+            case {"execute": "qom-get", "arguments": {"property": "feature-words"}}:
+                return {"return": _words(self._has)}
+            case {"execute": "query-chardev"}:
+                monitor = {"label": "qmp", "filename": "unix:qmp,server=on", "frontend-open": True}
+                return {"return": [monitor, self.console.described()]}
             case {"execute": "cont"}:
                 self._status = "running"
                 said = _proof(self._svm) if self.proves else "hello from the guest\n"
@@ -125,6 +199,16 @@ class _Guest:
             case {"execute": "qom-get"}:
                 return {"error": {"class": "GenericError", "desc": "Property not found"}}
         return {"return": {}}
+
+
+def _words(words: dict[tuple[int, int | None, str], int]) -> list[dict[str, object]]:
+    """CPUID words as QEMU writes them: the subleaf only where the leaf has any."""
+    told: list[dict[str, object]] = []
+    for (leaf, subleaf, register), mask in words.items():
+        told.append({"cpuid-register": register, "cpuid-input-eax": leaf, "features": mask})
+        if subleaf is not None:
+            told[-1]["cpuid-input-ecx"] = subleaf
+    return told
 
 
 def _proof(svm: bool) -> str:

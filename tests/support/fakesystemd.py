@@ -11,8 +11,9 @@ from types import TracebackType
 _JOURNALCTL = """#!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 for last; do :; done
-case "$1" in
+case "$*" in
     --sync) exit 0 ;;
+    *" -o json "*) exec cat "TOP/journal/${last#INVOCATION_ID=}.systemd" ;;
 esac
 exec cat "TOP/journal/${last#_SYSTEMD_INVOCATION_ID=}"
 """

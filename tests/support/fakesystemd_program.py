@@ -3,14 +3,18 @@
 
 It does what the daemon relies on, in the order in which systemd does it, and nothing of the sandbox (the
 emulated machine proves that). `python -m tests.support.fakesystemd_program ADDRESS TOP`; what units write
-to stderr goes to TOP/journal/INVOCATION; a method is refused while there is a file TOP/refuse-METHOD, for the
-unit alone that the file names, if it names one.
+to stderr goes to TOP/journal/INVOCATION, what systemd says of their ends to TOP/journal/INVOCATION.systemd; a
+method is refused while there is a file TOP/refuse-METHOD, for the unit alone that the file names, if it names
+one. While there is a file TOP/hangs, nothing is done, and later all of it in its order; whoever asks gets the
+bus's own NoReply (reply_timeout of dbus-daemon(1)). While there is a file TOP/job-result, jobs that start a
+unit end as it says, before the unit does anything.
 tests/support/fakesystemd.py starts it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -132,10 +136,22 @@ class _Unit:
         self.active = "inactive" if code == 0 else "failed"
         self.process = None
         self.ended = time.time_ns() // 1000
+        self._tell_journal()
         for folder in self._runtime:
             shutil.rmtree(folder, ignore_errors=True)
         while self._fds:  # which systemd keeps for as long as the unit runs
             os.close(self._fds.pop())
+
+    def _tell_journal(self) -> None:
+        """As journalctl has what systemd says (unit_log_success, unit_log_process_exit, unit_log_failure)."""
+        told = [{"MESSAGE_ID": "7ad2d189f7e94e70a38c781354912448"}]
+        if self.result != "success":
+            exit_status = {"EXIT_STATUS": str(self.status)}
+            told = [{"MESSAGE_ID": "98e322203f7a4ed290d09fe03c09fe15", **exit_status}]
+            told += [{"MESSAGE_ID": "d9b373ed55a64feb8242e02dbe79a49c", "UNIT_RESULT": self.result}]
+        entries = [{"__REALTIME_TIMESTAMP": str(self.ended + 900), **one} for one in told]
+        lines = "".join(f"{json.dumps(entry)}\n" for entry in entries)
+        (self._top / "journal" / f"{self.invocation.hex}.systemd").write_text(lines)
 
     def unit(self) -> dict[str, Variant]:
         return {
@@ -176,6 +192,24 @@ class _Manager:
         self._units: dict[str, _Unit] = {}
         self._subscribers: set[str] = set()
         self._jobs = 0
+        self._held: list[Message] = []
+
+    def receive(self, message: Message) -> Message | None:
+        asked = message.message_type is MessageType.METHOD_CALL and message.path.startswith(_PATH)
+        if asked and (self._held or (self._top / "hangs").exists()):
+            if not self._held:
+                asyncio.get_running_loop().call_later(0.01, self._go_on)
+            self._held.append(message)
+            return Message.new_error(message, "org.freedesktop.DBus.Error.NoReply", "no answer in time")
+        return self.handle(message)
+
+    def _go_on(self) -> None:
+        if (self._top / "hangs").exists():
+            asyncio.get_running_loop().call_later(0.01, self._go_on)
+            return
+        held, self._held = self._held, []
+        for message in held:  # their answers come too late for anybody
+            self.handle(message)
 
     def handle(self, message: Message) -> Message | None:
         if message.message_type is not MessageType.METHOD_CALL:
@@ -220,8 +254,13 @@ class _Manager:
         for fd in message.unix_fds:
             os.close(fd)
         unit = _Unit(name, {key: value.value for key, value in properties}, fds, self._top)
-        self._units[name] = unit
         job = self._job(message, name)
+        result = self._top / "job-result"
+        if result.exists():
+            body = [1, job, name, result.read_text()]
+            asyncio.get_running_loop().call_soon(self._emit, "JobRemoved", "uoss", body)
+            return "o", [job]
+        self._units[name] = unit
         try:
             if unit.skipped:
                 unit.active = "inactive"
@@ -256,7 +295,12 @@ class _Manager:
             del self._units[unit.name]
 
     def _do_StopUnit(self, message: Message, name: str, mode: str) -> Any:  # noqa: N802
-        return self._signal(message, name, signal.SIGTERM) or ("o", [self._job(message, name)])
+        if error := self._signal(message, name, signal.SIGTERM):
+            return error
+        if self._units[name].process:
+            self._units[name].active = "deactivating"
+            self._announce(self._units[name])
+        return "o", [self._job(message, name)]
 
     def _do_KillUnit(self, message: Message, name: str, whom: str, number: int) -> Any:  # noqa: N802
         assert whom == "all"
@@ -342,7 +386,7 @@ def _object(unit: str) -> str:
 async def _main(address: str, top: str) -> None:
     bus = await MessageBus(bus_address=address, negotiate_unix_fd=True).connect()
     manager = _Manager(bus, Path(top))
-    bus.add_message_handler(manager.handle)
+    bus.add_message_handler(manager.receive)
     await bus.request_name(_NAME)
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)

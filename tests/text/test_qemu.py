@@ -13,9 +13,11 @@ import pytest
 
 from nestd.guestmodel import Disk, GuestSpec, Network, VcpuVerdict
 from nestd.guests import vcpu
+from nestd.host.root import Root
 from nestd.model import Extension
 from nestd.text import cpuid, qemu
 from tests.support import loop
+from tests.support.tree import Tree
 from tests.text.realqemu import monitor_of, running
 
 NASTY = 'a,b $X "q" %n.img'
@@ -46,7 +48,8 @@ def test_memory_is_rounded_up_and_read_back() -> None:
     spec = GuestSpec("demo", "alice", memory=(64 << 20) + 1, vcpus=3)
     argv = qemu.arguments(spec, Extension.SVM, "/run/g", "/run/log")
     assert _after(argv, "-m") == ["65M"]
-    assert qemu.shape(["/usr/bin/qemu", *argv]) == qemu.Shape("host", 65 << 20, 3)
+    told = qemu.Shape("host", 65 << 20, 3)
+    assert qemu.shape(["/usr/bin/qemu", *argv]) == told == qemu.shape_of(spec, Extension.SVM)
 
 
 def test_the_shape_is_read_from_what_nestd_itself_said() -> None:
@@ -113,12 +116,16 @@ def test_the_real_qemu_takes_it_all_and_says_what_the_vcpu_got(tmp_path: Path) -
     # As many as a guest may have: the bus has room for them.
     disks += [Disk(str(tmp_path / "readonly.img"), "raw", readonly=True)] * 22
     spec = GuestSpec("demo", "alice", cpu="qemu64", memory=64 << 20, vcpus=2, disks=tuple(disks))
+    tree = Tree(tmp_path / "tree").intel(
+        "fpu sse2 ht vmx svm pni avx 3dnowprefetch sse4_1 lahf_lm rep_good nx"
+    )
 
     async def scenario(process: subprocess.Popen[str]) -> None:
         async with await monitor_of(tmp_path, process) as monitor:
             assert await vcpu.waits_to_run(monitor)
-            assert (await vcpu.ask(monitor, Extension.SVM)).nesting
-            assert not (await vcpu.ask(monitor, Extension.VMX, Extension.SIE)).nesting
+            assert (await vcpu.ask(monitor, tree.root, Extension.SVM)).nesting
+            verdict = await vcpu.ask(monitor, tree.root, Extension.VMX, Extension.SIE)
+            assert verdict == VcpuVerdict(False, ("3dnowprefetch", "avx", "sse4.1", "vmx"), ())
             devices = [block["inserted"] for block in await monitor.execute("query-block")]
             assert len(devices) == 24
             assert [one["ro"] for one in devices if one["file"] == str(tmp_path / NASTY)] == [False]
@@ -143,7 +150,7 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
 
     async def scenario(process: subprocess.Popen[str]) -> VcpuVerdict:
         async with await monitor_of(tmp_path, process) as monitor:
-            verdict = await vcpu.ask(monitor, Extension.SVM)
+            verdict = await vcpu.ask(monitor, Root(str(tmp_path)), Extension.SVM)
             await monitor.execute("quit")
             return verdict
 
@@ -152,6 +159,7 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert verdict.nesting  # svm, which TCG has
     dropped = re.findall(r"CPUID\.(\w+)H:(E[A-D]X)\.(\S+) \[bit (\d+)\]", said)
+    assert verdict.missing == verdict.dropped
     assert set(verdict.missing) == {name for _, _, name, _ in dropped}
     assert {"vmx", "avx512f"} <= set(verdict.missing)
     for leaf, register, name, bit in dropped:
@@ -159,5 +167,5 @@ def test_the_real_qemu_names_dropped_flags_as_we_do(tmp_path: Path) -> None:
 
 
 def test_a_bit_without_a_name_is_told_by_its_place() -> None:
-    assert cpuid.names(0xD, 1, "EAX", 0b1001) == ["CPUID.0DH:EAX[bit 0]", "CPUID.0DH:EAX[bit 3]"]
+    assert cpuid.names(0xD, 0, "EAX", 0b1001) == ["CPUID.0DH:EAX[bit 0]", "CPUID.0DH:EAX[bit 3]"]
     assert cpuid.names(1, 0, "ECX", 1 << 11) == ["CPUID.01H:ECX[bit 11]"]

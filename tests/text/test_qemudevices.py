@@ -29,6 +29,19 @@ def _after(argv: list[str], option: str) -> list[str]:
     return [value for name, value in pairwise(argv) if name == option]
 
 
+def test_a_block_device_is_asked_for_as_one() -> None:
+    """QEMU's drivers file and host_device each refuse what is for the other (block/file-posix.c)."""
+    for device, driver in ((False, "file"), (True, "host_device")):
+        for argv in (
+            qemudevices.disk(Disk("/dev/a", "qcow2"), "disk0", device),
+            qemudevices.cdrom("/dev/sr0", device),
+        ):
+            [node] = _after(argv, "-blockdev")
+            assert json.loads(node)["file"]["driver"] == driver
+        [drive] = _after(qemudevices.disk(Disk("/dev/a", "raw", snapshot=True), "d", device), "-drive")
+        assert f"file.driver={driver},file.filename=/dev/a" in drive
+
+
 @pytest.mark.parametrize(
     ("network", "said"),
     [

@@ -11,7 +11,7 @@ from nestd.errors import Malformed
 from nestd.guestmodel import VcpuVerdict
 from nestd.text import qmp
 
-# query-cpus-fast and filtered-features as QEMU 7.2 answers them under TCG to qemu64,+vmx,+avx512f.
+# query-cpus-fast and a vCPU's properties as QEMU 7.2 answers them under TCG to qemu64,+vmx,+avx512f.
 CPUS = [
     {"thread-id": 1, "props": {"core-id": 0}, "qom-path": "/machine/unattached/device[0]", "cpu-index": 0}
 ]
@@ -19,6 +19,11 @@ FILTERED = [
     {"cpuid-register": "EDX", "cpuid-input-ecx": 1, "cpuid-input-eax": 13, "features": 0},
     {"cpuid-register": "EBX", "cpuid-input-ecx": 0, "cpuid-input-eax": 7, "features": 65536},
     {"cpuid-register": "ECX", "cpuid-input-eax": 1, "features": 32},
+]
+FEATURES = [
+    {"cpuid-register": "EBX", "cpuid-input-ecx": 0, "cpuid-input-eax": 7, "features": 0},
+    {"cpuid-register": "ECX", "cpuid-input-eax": 2147483649, "features": 5},
+    {"cpuid-register": "ECX", "cpuid-input-eax": 1, "features": 2147491841},
 ]
 
 
@@ -78,10 +83,21 @@ def test_no_vcpu(cpus: object) -> None:
 
 
 def test_the_verdict() -> None:
-    assert qmp.verdict({"vmx": False, "svm": True}, []) == VcpuVerdict(True, ())
-    assert qmp.verdict({"vmx": False, "svm": False}, FILTERED) == VcpuVerdict(False, ("avx512f", "vmx"))
+    assert qmp.verdict({"vmx": False, "svm": True}, [], [], ()) == VcpuVerdict(True, (), ())
+    dropped = ("avx512f", "vmx")
+    got = qmp.verdict({"vmx": False, "svm": False}, FILTERED, FEATURES, ())
+    assert got == VcpuVerdict(False, dropped, dropped)
     # A flag named in two words (as CPUID 1 and 0x80000001 share some) is told once.
-    assert qmp.verdict({"svm": "yes"}, FILTERED[2:] * 2) == VcpuVerdict(False, ("vmx",))
+    got = qmp.verdict({"svm": "yes"}, FILTERED[2:] * 2, FEATURES, ())
+    assert got == VcpuVerdict(False, ("vmx",), ("vmx",))
+
+
+def test_what_this_machine_has_and_nobody_asked_for_is_missing_too() -> None:
+    host = ["fpu", "svm", "vmx", "pni", "cx16", "hypervisor", "lahf_lm", "sse4_1", "rep_good"]
+    got = qmp.verdict({"svm": True}, FILTERED, FEATURES, host)
+    assert got == VcpuVerdict(True, ("avx512f", "fpu", "sse4.1", "vmx"), ("avx512f", "vmx"))
+    # `host` asks for nothing that KVM does not give, so that nothing is dropped.
+    assert qmp.verdict({"svm": False}, [], FEATURES[2:], ["svm"]) == VcpuVerdict(False, ("svm",), ())
 
 
 @pytest.mark.parametrize(
@@ -102,5 +118,11 @@ def test_the_verdict() -> None:
     ],
 )
 def test_no_verdict(filtered: object) -> None:
-    with pytest.raises(Malformed):
-        qmp.verdict({"svm": True}, filtered)
+    with pytest.raises(Malformed, match="filtered-features"):
+        qmp.verdict({"svm": True}, filtered, [], ())
+
+
+@pytest.mark.parametrize("features", [None, {}, ["x"], [{"cpuid-register": "EAX", "cpuid-input-eax": 1}]])
+def test_no_verdict_without_what_it_has(features: object) -> None:
+    with pytest.raises(Malformed, match="feature-words"):
+        qmp.verdict({"svm": True}, [], features, ())

@@ -52,7 +52,7 @@ echo guest-ready
 while :; do sleep 3600; done
 """
 # What fits a boot sector: each byte of the text to the serial port, then a halt.
-_SAY = bytes.fromhex("fc31c08ed8be167cbaf803ac84c07403eeebf8f4ebfd")
+SAY = bytes.fromhex("fc31c08ed8be167cbaf803ac84c07403eeebf8f4ebfd")
 GREETING = b"booted from the CD\r\n"
 
 
@@ -163,7 +163,7 @@ def test_what_was_asked_for_is_what_the_guest_has(machine: Machine) -> None:
 
 
 def test_a_guest_starts_from_a_cd(machine: Machine) -> None:
-    sector = (_SAY + GREETING + b"\0").ljust(2048, b"\0")
+    sector = (SAY + GREETING + b"\0").ljust(2048, b"\0")
     machine.push(("boot.bin", sector), to="/home/alice/cd")
     machine.sh(
         "cd /home/alice/cd; chmod 644 boot.bin; bsdtar --format=iso9660 -cf '/home/alice/a b,c.iso' "

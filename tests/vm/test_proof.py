@@ -52,10 +52,11 @@ def wait_for(machine: Machine, script: str) -> None:
 
 
 def test_nesting_is_proved_and_disproved(machine: Machine) -> None:
-    # A kernel that only root may read, as some distributions have it, is lent to the guest.
-    machine.sh("chmod 600 /boot/vmlinuz-*")
+    # A kernel that only root may read, as some distributions have it, is lent to the guest; so is one in a
+    # folder that only root may enter.
+    machine.sh("chmod 600 /boot/vmlinuz-*; chmod 700 /boot")
     told = verify(machine)
-    assert (told["works"], told["level"], told["why"]) == (True, "", "")
+    assert (told["works"], told["level"], told["why"], told["unmeasured"]) == (True, "", "", "")
     assert told["extension"] and told["kvm-loaded"] and told["vm-created"] and told["ran"]
     assert "svm" in told["flags"] and "Nested Virtualization enabled" in told["log"]
     outside = ask(machine, "MeasureExit")
@@ -63,15 +64,24 @@ def test_nesting_is_proved_and_disproved(machine: Machine) -> None:
     for kind in ("kernel", "user"):
         for median, low, high, rounds in (outside["exits"][kind], told["exits"][kind]):
             assert rounds > 0 and median > 0 and low <= median <= high
+        assert told["exits"][kind][0] > outside["exits"][kind][0]
     assert machine.out("ls", "/run/nestd/probe").endswith(".cpio.gz")
     assert machine.out("stat", "--format=%a", "/run/nestd/probe") == "755"
     assert nestctl(machine, "cpu", "--qemu").stdout == "-cpu host\n"
+    # Now of a kernel that everybody may read, in the folder that is closed.
+    machine.sh("chmod 644 /boot/vmlinuz-*")
+    done = nestctl(machine, "verify", "--cpu-feature=-svm", "--json", f"--timeout={LIMIT}")
+    told = json.loads(done.stdout)
+    assert (done.code, told["level"], told["cpu"]) == (4, "L1", "host,-svm")
+    assert told["why"] == "L1 has no svm: cpu-features takes svm away. Leave -svm out."
+    machine.sh("chmod 755 /boot")
 
     machine.sh("nestctl disable --runtime")
     told = verify(machine)
     assert (told["works"], told["level"]) == (False, "L1")
     assert not told["extension"] and not told["kvm-loaded"] and told["exits"] == {}
     assert told["why"].startswith("L1 has no svm: with -cpu host this machine's KVM does not give it.")
+    assert told["why"].endswith("Nesting is off here: turn it on (`nestctl enable`).")
     done = nestctl(machine, "cpu")
     assert done.code == 4 and "cannot nest on this machine" in done.stdout
     assert machine.out(*UNITS) == ""
@@ -81,10 +91,14 @@ def test_nesting_is_proved_and_disproved(machine: Machine) -> None:
 def test_what_a_person_sees(machine: Machine) -> None:
     done = nestctl(machine, "verify", f"--timeout={LIMIT}")
     assert done.code == 0 and "Nesting: works — a guest of a guest ran" in done.stdout, done
-    done = nestctl(machine, "measure", "--levels")
+    done = nestctl(machine, "measure", "--levels", f"--timeout={LIMIT}")
     assert done.code == 0 and "its guest (L2)" in done.stdout, done
     assert "One level deeper, an exit costs " in done.stdout
     assert "Measured on AMD EPYC" in done.stdout and "with kvm_amd, inside qemu" in done.stdout
+    done = nestctl(machine, "measure", "--levels", "--json", f"--timeout={LIMIT}")
+    assert done.code == 0, done
+    ratios = json.loads(done.stdout)["ratios"]
+    assert set(ratios) == {"kernel", "user"} and all(ratio > 1 for ratio in ratios.values())
     machine.sh("nestctl disable --runtime")
     done = nestctl(machine, "verify", f"--timeout={LIMIT}")
     assert done.code == 4 and "Nesting: does not work — L1 has no svm" in done.stdout, done
@@ -120,6 +134,8 @@ def test_what_does_not_boot_is_given_up(machine: Machine) -> None:
 def test_it_holds_the_driver_and_lets_go(machine: Machine) -> None:
     with machine.background(["nestctl", "verify", f"--timeout={LIMIT}"]):
         wait_for(machine, "systemctl is-active --quiet 'nestd-guest-_verify-*'")
+        user = machine.sh("systemctl show --value --property=User 'nestd-guest-_verify-*'").stdout.strip()
+        assert user == machine.out("id", "-u", "nestd")
         done = nestctl(machine, "disable", "--runtime")
         assert done.code == 5, done
         assert "in use by nestd's own guest, which ends by itself: qemu-system-x86" in done.stderr

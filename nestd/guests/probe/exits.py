@@ -157,15 +157,18 @@ def spread(measure: Callable[[int], tuple[float, float]], limit: float) -> dict[
     return {"median": median, "low": low, "high": high, "rounds": len(found), "exits": times}
 
 
-def measure(device: str, limit: float, tell: Tell) -> None:
-    """Tell what /dev/kvm does, within about `limit` seconds; what it cannot do is told, never raised."""
+def measure(device: str, limit: float, patience: float, tell: Tell) -> None:
+    """Tell what /dev/kvm does, within about `limit` seconds; what it cannot do is told, never raised.
+
+    After `patience` seconds, it does not come back; those of a guest pass while its host does other things.
+    """
 
     def out_of_time(_number: int, _frame: object) -> None:
         raise OutOfTime
 
     signal.signal(signal.SIGALRM, out_of_time)
     # Again and again: one that comes just before KVM_RUN is entered does not interrupt it.
-    signal.setitimer(signal.ITIMER_REAL, 4 * limit + 1, 0.1)
+    signal.setitimer(signal.ITIMER_REAL, patience, 0.1)
     try:
         guest = Guest(device, tell)
         guest.run("nothing", 1, 1)
@@ -192,7 +195,8 @@ def main() -> None:
         sys.stdout.write(line(told))
         sys.stdout.flush()
 
-    measure(sys.argv[1], float(sys.argv[2]), tell)
+    limit = float(sys.argv[2])
+    measure(sys.argv[1], limit, 4 * limit + 1, tell)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from nestd.host.machine import Host
 # Below /run: the guest reads it as an ordinary user, and it is gone with what it was made of.
 FOLDER = "/run/nestd/probe"
 _FOLDERS = ("/dev", "/proc", "/sys", "/tmp")  # noqa: S108 -- of the initramfs
+_IMAGE = ".cpio.gz"
 _LIMIT = 120.0
 # Either writes the kernel's format "newc" and takes the file that a link points to.
 _CPIO = 'cd "$1" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet -o -H newc -L -R 0:0 -O "$2"'
@@ -39,14 +40,17 @@ async def image(
 ) -> Image:
     """Build what is missing; a second if all of it is, a tenth if nothing is. One at a time.
 
-    Older ones go, but for `spare`: the initrds that somebody boots, or is about to. VerifyFailed: what is
-    missing on this machine, and what to do.
+    Older ones go, but for `spare`: the initrds that somebody boots, or is about to. While there are none, so
+    does what an nestd that was killed left half done. VerifyFailed: what is missing on this machine, and what
+    to do.
     """
     try:
         wanted, texts = await parts.of(host, driver, extension, limit)
         kernel = await tasks.to_thread(_kernel, host)
-        initrd = f"{FOLDER}/{await tasks.to_thread(_key, wanted, texts)}.cpio.gz"
+        initrd = f"{FOLDER}/{await tasks.to_thread(_key, wanted, texts)}{_IMAGE}"
         files.make_folder(host.root, FOLDER, 0o755)
+        if not spare:
+            await _sweep(host)
         if not host.root.exists(initrd):
             await _build(host, wanted, texts, initrd, spare)
         return await _readable(host, Image(kernel, host.root.path(initrd)))
@@ -80,6 +84,13 @@ def _key(wanted: Mapping[str, str], texts: Mapping[str, str]) -> str:
     return known.hexdigest()[:32]
 
 
+async def _sweep(host: Host) -> None:
+    """Remove all that is no image. ToolMissing, ToolFailed, OSError."""
+    left = [name for name in files.names(host.root, FOLDER) if not name.endswith(_IMAGE)]
+    if left:
+        await _run(host.commands, "rm", "-rf", "--", *(host.root.path(f"{FOLDER}/{name}") for name in left))
+
+
 async def _build(
     host: Host, wanted: Mapping[str, str], texts: Mapping[str, str], initrd: str, spare: Collection[str]
 ) -> None:
@@ -93,7 +104,7 @@ async def _build(
         await _run(commands, "gzip", "-1", "-n", packed)
         os.chmod(f"{packed}.gz", 0o644)
         for name in host.root.names(FOLDER):
-            if name.endswith(".cpio.gz") and host.root.path(f"{FOLDER}/{name}") not in spare:
+            if name.endswith(_IMAGE) and host.root.path(f"{FOLDER}/{name}") not in spare:
                 files.remove(host.root, f"{FOLDER}/{name}")
         os.rename(f"{packed}.gz", host.root.path(initrd))
     finally:
@@ -124,8 +135,8 @@ def _stage(tree: str, wanted: Mapping[str, str], texts: Mapping[str, str]) -> No
 
 
 async def _readable(host: Host, image: Image) -> Image:
-    """Lend the guest's user a copy of a kernel that only root may read, as some distributions have it."""
-    if os.stat(image.kernel).st_mode & stat.S_IROTH:
+    """Lend the guest's user a copy of a kernel that only root may reach, as some distributions have it."""
+    if await tasks.to_thread(_open_to_all, host, image.kernel):
         return image
     copy = f"{FOLDER}/kernel-{os.urandom(8).hex()}"
     try:
@@ -134,6 +145,15 @@ async def _readable(host: Host, image: Image) -> Image:
         files.remove(host.root, copy)
         raise
     return image._replace(kernel=host.root.path(copy), lent=True)
+
+
+def _open_to_all(host: Host, path: str) -> bool:
+    """Whether every user may read `path`, and go through the folders on the way from the root. OSError."""
+    top = os.path.realpath(host.root.path("/"))
+    found = bool(os.stat(path).st_mode & stat.S_IROTH)
+    while found and (path := os.path.dirname(path)) not in (top, "/"):
+        found = bool(os.stat(path).st_mode & stat.S_IXOTH)
+    return found
 
 
 async def _run(commands: Commands, *argv: str) -> None:

@@ -4,7 +4,8 @@
     python3 inside.py EXTENSION SECONDS
 
 Each thing is told on the console as soon as it is known, as exits.py does. The file /words has what insmod
-said. Nothing is imported that exits.py does not have: this and it are all of Python in the initramfs.
+said, /modules what it was to insert. Nothing is imported that exits.py does not have: this and it are all
+of Python in the initramfs.
 """
 
 import os
@@ -15,6 +16,8 @@ from nestd.guests.probe import exits
 
 # Seconds until the guest switches itself off: nestd, which reads the console meanwhile, ends it long before.
 _LEFT_ON = 30.0
+# Seconds until KVM is said not to come back from L2: an emulated or busy host is slow two levels deep.
+_PATIENCE = 60.0
 _KERNEL_LINES = 12
 _ABOUT_KVM = ("kvm", "svm", "vmx", "npt", "ept", "tsx", "virtualiz", "segfault", "general protection", "bug:")
 
@@ -28,9 +31,10 @@ def main() -> None:
     flags = _flags()
     _tell({"extension": extension in flags, "flags": flags})
     loaded = os.path.exists("/dev/kvm")
-    _tell({"loaded": loaded, "words": _read("/words").strip()[-400:]})
+    builtin = not _read("/modules").strip()
+    _tell({"loaded": loaded, "builtin": builtin, "words": _read("/words").strip()[-400:]})
     if loaded:
-        exits.measure("/dev/kvm", limit, _tell)
+        exits.measure("/dev/kvm", limit, _PATIENCE, _tell)
     _tell({"log": _kernel_log()})
     _tell({"end": True})
     time.sleep(_LEFT_ON)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from nestd.errors import Malformed
 from nestd.guests.probe import told
 from nestd.guests.probe.told import Exits
 from nestd.host.words import harmless
-from nestd.model import Extension
+from nestd.model import Extension, Nesting
 
 _PANIC = "Kernel panic - not syncing"
 _TAIL = 300
@@ -26,10 +27,20 @@ class End(StrEnum):
     LATE = "late"
 
 
-class Verdict(NamedTuple):
-    """`level` is the level that failed: `L1` (the guest), `L2` (the guest's guest), or empty: all works.
+class Asked(NamedTuple):
+    """What the words are judged by: the argument of -cpu, the seconds that it had, the driver's switch."""
 
-    `why` is a sentence, empty if all works. `flags` are L1's CPU flags, `log` is what its kernel said of KVM.
+    extension: Extension
+    cpu: str
+    limit: float
+    nested: Nesting
+
+
+class Verdict(NamedTuple):
+    """`level` is the level that failed: `L1` (the guest), `L2` (the guest's guest), or empty: L2 ran.
+
+    `why` is a sentence, empty if L2 ran; then `unmeasured` is one that says why its exits were not measured,
+    empty if they were. `flags` are L1's CPU flags, `log` is what its kernel said of KVM.
     """
 
     level: str
@@ -41,6 +52,7 @@ class Verdict(NamedTuple):
     ran: bool = False
     exits: Exits | None = None
     log: str = ""
+    unmeasured: str = ""
 
 
 def complete(text: str) -> bool:
@@ -57,8 +69,8 @@ def panic(text: str) -> str:
     return _short(found + line) if whole else ""
 
 
-def of(text: str, end: End, extension: Extension, cpu: str, limit: float) -> Verdict:
-    """Judge what the guest said on its console. `cpu` is the argument of -cpu, `limit` seconds."""
+def of(text: str, end: End, asked: Asked) -> Verdict:
+    """Judge what the guest said on its console."""
     known = told.merged(text)
     seen = Verdict(
         "",
@@ -74,28 +86,38 @@ def of(text: str, end: End, extension: Extension, cpu: str, limit: float) -> Ver
         seen = seen._replace(exits=told.exits(known))
         failed = told.failure(known)
     except Malformed as error:
-        return seen._replace(level="L1", why=f"L1, the probe guest, cannot be understood: {error}.")
+        level, why = "L1", f"L1, the probe guest, cannot be understood: {error}."
+        return seen._replace(unmeasured=why) if seen.ran else seen._replace(level=level, why=why)
+    if seen.ran:
+        return seen._replace(unmeasured="" if seen.exits else _unmeasured(text, end, failed, asked))
     if end is not End.TOLD:
-        level, why = _cut_short(seen, text, end, limit)
+        level, why = _cut_short(seen, text, end, asked)
     elif not seen.kvm_loaded:
-        level, why = "L1", _no_driver(seen, str(known.get("words", "")), extension, cpu)
+        level, why = "L1", _no_driver(seen, known, asked)
     elif failed:
-        level, why = "L2", _no_guest(seen, failed, extension, cpu)
-    elif seen.exits is None:
-        level, why = "L1", "L1, the probe guest, ended before it had measured."
+        level, why = "L2", _no_guest(seen, failed, asked)
     else:
-        level, why = "", ""
+        level, why = "L1", "L1, the probe guest, ended before it had tried to run L2."
     return seen._replace(level=level, why=why)
 
 
-def _cut_short(seen: Verdict, text: str, end: End, limit: float) -> tuple[str, str]:
-    how = {
+def _unmeasured(text: str, end: End, failed: told.Failure | None, asked: Asked) -> str:
+    if failed:
+        return f"L2 ran, but its exits were not measured: {told.words(failed)}."
+    how = "L1, the probe guest, ended" if end is End.TOLD else _how(text, end, asked)
+    return f"L2 ran, but {how} before its exits were measured."
+
+
+def _how(text: str, end: End, asked: Asked) -> str:
+    return {
         End.PANIC: f"its kernel panicked ({panic(text)})",
         End.GONE: "QEMU ended",
-        End.LATE: f"{limit:g} s were over",
+        End.LATE: f"{asked.limit:g} s were over",
     }[end]
-    if seen.ran:
-        return "L2", f"L2 ran, but {how} before its exits were measured."
+
+
+def _cut_short(seen: Verdict, text: str, end: End, asked: Asked) -> tuple[str, str]:
+    how = _how(text, end, asked)
     if seen.vm_created:
         return "L2", f"L1 created a virtual machine, and {how} when it was to run: L2 does not come back."
     if seen.kvm_loaded:
@@ -107,26 +129,30 @@ def _cut_short(seen: Verdict, text: str, end: End, limit: float) -> tuple[str, s
     return "L1", f"L1, the probe guest, did not boot: {how}.{said}"
 
 
-def _no_driver(seen: Verdict, words: str, extension: Extension, cpu: str) -> str:
+def _no_driver(seen: Verdict, known: Mapping[str, object], asked: Asked) -> str:
+    extension, cpu = asked.extension, asked.cpu
+    if f"-{extension}" in cpu.split(","):
+        return f"L1 has no {extension}: cpu-features takes {extension} away. Leave -{extension} out."
     if not seen.extension:
-        return (
-            f"L1 has no {extension}: with -cpu {cpu} this machine's KVM does not give it. `nestctl status` "
-            "tells whether nesting is on."
+        return f"L1 has no {extension}: with -cpu {cpu} this machine's KVM does not give it. " + (
+            "Nesting is off here: turn it on (`nestctl enable`)."
+            if asked.nested is Nesting.OFF
+            else "Nesting is on here: look at `nestctl diagnose`, or try another cpu."
         )
-    said = _short(words) or "no word"
+    said = f"insmod said: {_short(str(known.get('words', ''))) or 'no word'}"
+    if known.get("builtin") is True:
+        said = "its KVM is built into the kernel and did not start"
     kernel = _short(seen.log.rpartition("\n")[2])
-    return f"L1 has {extension}, but no KVM: insmod said: {said}." + (
-        f" The kernel: {kernel}" if kernel else ""
-    )
+    return f"L1 has {extension}, but no KVM: {said}." + (f" The kernel: {kernel}" if kernel else "")
 
 
-def _no_guest(seen: Verdict, failed: told.Failure, extension: Extension, cpu: str) -> str:
+def _no_guest(seen: Verdict, failed: told.Failure, asked: Asked) -> str:
     why = f"L1 loaded KVM, but L2 does not run: {told.words(failed)}."
-    paging = _NESTED_PAGING.get(extension)
+    paging = _NESTED_PAGING.get(asked.extension)
     if failed.reason == told.FAIL_ENTRY and paging and paging not in seen.flags:
         why += (
-            f" L1 has no nested paging (the CPU flag {paging}): with -cpu {cpu} it does not get it. Take the "
-            "cpu host, or a model that has it."
+            f" L1 has no nested paging (the CPU flag {paging}): with -cpu {asked.cpu} it does not get it. "
+            "Take the cpu host, or a model that has it."
         )
     return why
 

@@ -130,6 +130,32 @@ def test_a_kernel_that_only_root_may_read_is_lent(tree: Tree) -> None:
     assert kernel.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("folder", ["/boot", "/boot/kernels"])
+def test_a_kernel_in_a_closed_folder_is_lent(tree: Tree, folder: str) -> None:
+    tree.write("/boot/kernels/linux", "another kernel")
+    kernel = tree.path(f"/boot/vmlinuz-{RELEASE}")
+    kernel.unlink()
+    kernel.symlink_to("kernels/linux")
+    assert made(tree).kernel == str(tree.path("/boot/kernels/linux"))
+    tree.path(folder).chmod(0o700)
+    built = made(tree)
+    assert built.lent and Path(built.kernel).read_text() == "another kernel"
+    assert Path(built.kernel).parent == tree.path(FOLDER)
+
+
+def test_what_a_killed_nestd_left_is_removed(tree: Tree) -> None:
+    first = made(tree)
+    left = [tree.path(f"{FOLDER}/kernel-0011223344556677"), tree.path(f"{FOLDER}/.8899/tree/lib/kvm.ko")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("left")
+    # While somebody boots, a kernel may be lent.
+    loop.run(image(host(tree), "kvm_amd", "svm", spare=[first.initrd]))
+    assert all(path.exists() for path in left)
+    assert made(tree) == first
+    assert [str(path) for path in tree.path(FOLDER).iterdir()] == [first.initrd]
+
+
 def test_a_builtin_driver_needs_no_module(tree: Tree, tmp_path: Path) -> None:
     tree.write(f"{MODULES}/modules.dep", "").write(f"{MODULES}/modules.builtin", "kernel/kvm-amd.ko\n")
     tree.write("/sys/module/kvm_amd/parameters/nested", "1\n")

@@ -5,8 +5,8 @@ import pytest
 
 from nestd.guests.probe import verdict
 from nestd.guests.probe.exits import line
-from nestd.guests.probe.verdict import End, Verdict
-from nestd.model import Extension
+from nestd.guests.probe.verdict import Asked, End, Verdict
+from nestd.model import Extension, Nesting
 from tests.guests.probe.test_told import SPREAD
 
 FLAGS = line({"extension": True, "flags": ["fpu", "svm", "npt"]})
@@ -17,13 +17,13 @@ END = line({"log": ["kvm: Nested Virtualization enabled"]}) + line({"end": True}
 WHOLE = RAN + line({"kernel": SPREAD}) + line({"user": SPREAD}) + END
 
 
-def judged(text: str, end: End = End.TOLD, cpu: str = "host") -> Verdict:
-    return verdict.of(text, end, Extension.SVM, cpu, 60)
+def judged(text: str, end: End = End.TOLD, cpu: str = "host", nested: Nesting = Nesting.ON) -> Verdict:
+    return verdict.of(text, end, Asked(Extension.SVM, cpu, 60, nested))
 
 
 def test_all_works() -> None:
     seen = judged(WHOLE)
-    assert (seen.level, seen.why) == ("", "")
+    assert (seen.level, seen.why, seen.unmeasured) == ("", "", "")
     assert seen.extension and seen.kvm_loaded and seen.vm_created and seen.ran
     assert seen.flags == ("fpu", "svm", "npt") and seen.log == "kvm: Nested Virtualization enabled"
     assert seen.exits and seen.exits.kernel.median == 2.5
@@ -37,20 +37,24 @@ def failed(reason: int, number: int = 0, stage: str = "run") -> str:
 PLAIN = line({"extension": False, "flags": ["fpu"]}) + line({"loaded": False, "words": "insmod: ERROR"}) + END
 DENIED = FLAGS + line({"loaded": False, "words": "insmod: ERROR: \x1b[31mOperation\nnot permitted"}) + END
 NO_NPT = LOADED.replace(', "npt"', "") + line({"created": True}) + failed(9) + END
+BUILTIN = FLAGS + line({"loaded": False, "builtin": True, "words": ""}) + END
+SILENT = FLAGS + line({"loaded": False, "builtin": False, "words": ""}) + END
 PANIC = "[    1.0] Kernel panic - not syncing: VFS: \x1b[1mno root\r\n---[ end"
 
 
 @pytest.mark.parametrize(
     ("text", "end", "level", "why"),
     [
-        (PLAIN, End.TOLD, "L1", "L1 has no svm: with -cpu host this machine's KVM does not give it. `nest"),
+        (PLAIN, End.TOLD, "L1", "with -cpu host this machine's KVM does not give it. Nesting is on here"),
         (DENIED, End.TOLD, "L1",
          "but no KVM: insmod said: insmod: ERROR: [31mOperation; not permitted. The kernel: kvm: Nested"),
         (LOADED + failed(0, 16, "vm") + END, End.TOLD, "L2",
          "KVM, but L2 does not run: KVM created no virtual machine: Device or resource busy (EBUSY)."),
         (NO_NPT, End.TOLD, "L2", "reason 9, hardware reason 0x0). L1 has no nested paging (the CPU flag npt"),
         (CREATED + failed(17) + END, End.TOLD, "L2", "gave up a guest in real mode (KVM_EXIT_INTERNAL_ERROR"),
-        (RAN + END, End.TOLD, "L1", "ended before it had measured"),
+        (BUILTIN, End.TOLD, "L1", "no KVM: its KVM is built into the kernel and did not start. The kernel"),
+        (SILENT, End.TOLD, "L1", "L1 has svm, but no KVM: insmod said: no word. The kernel: kvm: Nested"),
+        (CREATED + END, End.TOLD, "L1", "ended before it had tried to run L2"),
         ("", End.LATE, "L1", "did not boot: 60 s were over. The last that it said: nothing"),
         ("one\r\ntwo\r\n", End.GONE, "L1", "did not boot: QEMU ended. The last that it said: two"),
         (PANIC, End.PANIC, "L1",
@@ -58,9 +62,7 @@ PANIC = "[    1.0] Kernel panic - not syncing: VFS: \x1b[1mno root\r\n---[ end"
         (FLAGS, End.LATE, "L1", "60 s were over before it had told whether its KVM driver loads."),
         (LOADED, End.LATE, "L1", "60 s were over when it was to create a virtual machine."),
         (CREATED, End.LATE, "L2", "60 s were over when it was to run: L2 does not come back."),
-        (RAN, End.GONE, "L2", "L2 ran, but QEMU ended before its exits were measured."),
-        (WHOLE + line({"user": "fast"}), End.TOLD, "L1", "cannot be understood: the measurement is not"),
-        (WHOLE + line({"failed": "so"}), End.TOLD, "L1", "cannot be understood: the failure is not"),
+        (CREATED + line({"failed": "so"}), End.TOLD, "L1", "cannot be understood: the failure is not"),
     ],
 )  # fmt: skip
 def test_which_level_failed_and_why(text: str, end: End, level: str, why: str) -> None:
@@ -68,6 +70,39 @@ def test_which_level_failed_and_why(text: str, end: End, level: str, why: str) -
     assert seen.level == level
     assert why in seen.why
     assert seen.why.isprintable()
+
+
+MEASURED = RAN + line({"kernel": SPREAD})
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "unmeasured"),
+    [
+        (RAN + END, End.TOLD, "L2 ran, but L1, the probe guest, ended before its exits were measured."),
+        (RAN, End.GONE, "L2 ran, but QEMU ended before its exits were measured."),
+        (MEASURED, End.LATE, "L2 ran, but 60 s were over before its exits were measured."),
+        (RAN + PANIC, End.PANIC, "but its kernel panicked (Kernel panic - not syncing: VFS: [1mno root)"),
+        (RAN + failed(0, stage="time") + END, End.TOLD,
+         "L2 ran, but its exits were not measured: KVM did not come back from a guest of a few instructions"),
+        (MEASURED + failed(17) + END, End.TOLD, "were not measured: KVM gave up a guest in real mode (KVM"),
+        (WHOLE + line({"user": "fast"}), End.TOLD, "cannot be understood: the measurement is not"),
+        (WHOLE + line({"failed": "so"}), End.TOLD, "cannot be understood: the failure is not"),
+    ],
+)  # fmt: skip
+def test_what_ran_works_though_it_was_not_measured(text: str, end: End, unmeasured: str) -> None:
+    seen = judged(text, end)
+    assert (seen.ran, seen.level, seen.why) == (True, "", "")
+    assert unmeasured in seen.unmeasured and seen.unmeasured.isprintable()
+
+
+def test_why_there_is_no_extension() -> None:
+    assert judged(PLAIN, nested=Nesting.OFF).why.endswith(
+        "does not give it. Nesting is off here: turn it on (`nestctl enable`)."
+    )
+    for cpu in ("host,-svm", "EPYC,+svm,-avx2,-svm"):
+        taken = judged(PLAIN, cpu=cpu, nested=Nesting.OFF).why
+        assert taken == "L1 has no svm: cpu-features takes svm away. Leave -svm out."
+    assert "takes svm away" not in judged(PLAIN, cpu="host,-svm-lock").why
 
 
 def test_nested_paging_is_not_blamed_where_it_is() -> None:
