@@ -20,17 +20,15 @@ pytestmark = pytest.mark.nightly
 MANY = int(os.environ.get("NESTD_SCALE_MANY", "50"))
 ROUNDS = int(os.environ.get("NESTD_SCALE_ROUNDS", "200"))
 _HOUR = 3600.0
-# A boot sector that does nothing, for ever, and stops the timer, which its firmware has told to wake it 18
-# times a second: fifty of those are more than an emulated processor can do.
-STILL = "--memory 16M --disk path=/var/tmp/still.img,format=raw,readonly"
+# A machine that halts with its first instruction: fifty firmwares are more than an emulated processor can do.
+STILL = "--memory 16M --extra-arg=-bios --extra-arg=/var/tmp/still.rom"
 _STILL = r"""
 python3 - << 'END'
 from pathlib import Path
-# cli; mov al, 0x30; out 0x43, al (channel 0 waits for a count that nobody gives); hlt; jmp to the hlt
-code = bytes.fromhex("fa b030 e643 f4 ebfd")
-Path("/var/tmp/still.img").write_bytes(code.ljust(510, b"\0") + b"\x55\xaa")
+# The last 16 bytes are where the processor begins: cli; hlt; jmp to the hlt.
+Path("/var/tmp/still.rom").write_bytes(bytes.fromhex("faf4ebfd").rjust(0xFFF4, b"\0").ljust(0x10000, b"\0"))
 END
-chmod 644 /var/tmp/still.img
+chmod 644 /var/tmp/still.rom
 """
 
 _TAKEN = "systemctl show -P CPUUsageNSec nestd.service"
@@ -59,7 +57,7 @@ echo "users $(cat /sys/module/kvm_amd/refcnt)"
 
 @pytest.fixture
 def quiet(machine: Machine) -> Machine:
-    """The machine, with a disk for guests that do nothing."""
+    """The machine, with a firmware for guests that do nothing."""
     machine.sh(_STILL)
     return machine
 
