@@ -16,7 +16,7 @@ FILES = sorted((TOP / "nestd").rglob("*.py"))
 
 FLOORS = {
     "nestd": 0, "nestd.model": 0, "nestd.guestmodel": 0, "nestd.errors": 0, "nestd.log": 0,
-    "nestd.loop": 0, "nestd.futures": 0, "nestd.tasks": 0, "nestd.sockets": 0,
+    "nestd.loop": 0, "nestd.futures": 0, "nestd.tasks": 0, "nestd.sockets": 0, "nestd.turns": 0,
     "nestd.text": 1, "nestd.wire": 1,
     "nestd.host": 2,
     "nestd.nesting": 3, "nestd.guests": 3,

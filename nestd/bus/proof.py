@@ -11,7 +11,6 @@ from nestd import errors, tasks
 from nestd.bus import boundary
 from nestd.bus.exported import Call, Handler
 from nestd.bus.runas import RunAs
-from nestd.bus.turns import Turns
 from nestd.guestmodel import GuestSpec
 from nestd.guests import places, request
 from nestd.guests.launch import Launcher
@@ -27,6 +26,7 @@ from nestd.nesting.changer import Changer
 from nestd.nesting.drivers import LIVE
 from nestd.nesting.observer import Observer
 from nestd.text import cpuinfo, domaincpu, qemu
+from nestd.turns import Turns
 from nestd.wire.library import Variant
 
 _CPU_OPTIONS = {"cpu": "s", "cpu-features": "as", "user": "s"}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from typing import Any, Protocol
 
 from nestd import log
 from nestd.errors import CallFailed, Malformed
@@ -14,6 +14,7 @@ from nestd.guests.adopt import adopt
 from nestd.guests.life import STOP_LIMIT, UNIT
 from nestd.host.root import Root
 from nestd.host.units import OVER, Units, UnitWatch
+from nestd.turns import Turns
 
 
 class Takes(Protocol):
@@ -27,12 +28,16 @@ class Takes(Protocol):
 
 
 class Restorer:
-    """Looks at one name after the other, or at all of them at once: they do not wait for each other."""
+    """Looks at one name after the other, or at all of them at once: only to ask systemd do they take turns.
+
+    It answers one question after the other in any case, and each has its limit of time.
+    """
 
     def __init__(self, root: Root, units: Units, takes: Takes) -> None:
         self._root = root
         self._units = units
         self._takes = takes
+        self._turns = Turns()
 
     async def restore(self, name: str, state: str) -> None:
         """Find one guest; `state` is its unit's ActiveState, empty where there is none. Errors are logged."""
@@ -55,9 +60,7 @@ class Restorer:
     async def _restore(self, name: str, unit: str, state: str) -> None:
         record = self._remembered(name)
         if state in ("", *OVER):
-            known = await self._units.properties(unit) if state == "failed" else {}
-            if known:
-                await self._units.reset_failed(unit)
+            known = await self._failed(unit) if state == "failed" else {}
             if record is None:
                 records.remove(self._root, name)  # if it is there, nobody can read it
             else:
@@ -70,7 +73,8 @@ class Restorer:
     async def _take(self, name: str, unit: str, record: GuestRecord | None) -> None:
         watch = await self._units.follow(unit)
         try:
-            known = await self._units.settle(watch)
+            async with self._turns.next():
+                known = await self._units.settle(watch)
             if watch.ended.done():  # a moment ago
                 await watch.close()
                 await self._restore(name, unit, known["ActiveState"])
@@ -86,6 +90,13 @@ class Restorer:
             await watch.close()
             raise
         await watch.close()
+
+    async def _failed(self, unit: str) -> dict[str, Any]:
+        """The properties of a unit that has failed, which systemd is then told to forget."""
+        async with self._turns.next():
+            known = await self._units.properties(unit)
+        await self._units.reset_failed(unit)
+        return known
 
     def _remembered(self, name: str) -> GuestRecord | None:
         try:

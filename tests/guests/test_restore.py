@@ -8,6 +8,9 @@ import json
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -15,7 +18,12 @@ from nestd import tasks
 from nestd.bus.connection import Connection
 from nestd.guestmodel import GuestRecord, GuestState
 from nestd.guests import places
+from nestd.guests.restore import Restorer, Takes
+from nestd.host.root import Root
+from nestd.host.units import Units
+from nestd.wire.library import Variant
 from tests.guests.house import House, Nestd, house, records, run, until
+from tests.support import loop
 
 
 def test_the_next_daemon_finds_what_runs_and_what_has_ended() -> None:
@@ -239,3 +247,37 @@ def test_what_nobody_foresaw_while_a_guest_is_looked_for_is_told_while_nestd_liv
 
     with house() as made:
         tasks.run(scenario(made), lambda _, error: told.append(repr(error)))
+
+
+class _SlowSystemd:
+    """The bus to a systemd that takes its time, and counts how many ask it at once."""
+
+    def __init__(self) -> None:
+        self.asking = self.most = self.answered = 0
+
+    async def subscribe(self, _: str, __: object) -> Callable[[], Awaitable[None]]:
+        async def unsubscribe() -> None:
+            """Nothing is told."""
+
+        return unsubscribe
+
+    async def call(self, *asked: object, **_: object) -> list[Any]:
+        if asked[3] != "GetAll":
+            return []
+        self.asking += 1
+        self.most = max(self.most, self.asking)
+        await tasks.sleep(0.01)
+        self.asking -= 1
+        self.answered += 1
+        return [{"ActiveState": Variant("s", "inactive")}]
+
+
+def test_many_are_found_without_asking_systemd_of_all_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        bus = _SlowSystemd()
+        restorer = Restorer(Root(str(tmp_path)), Units(bus), cast(Takes, None))
+        states = {f"g{number}": ("active", "failed")[number % 2] for number in range(20)}
+        await tasks.wait([tasks.create_task(restorer.restore(*each)) for each in states.items()])
+        assert (bus.most, bus.answered) == (1, 2 * len(states))
+
+    loop.run(main())

@@ -63,12 +63,16 @@ def attached() -> Terminal:
     """One in which the guest has answered."""
     terminal = Terminal()
     terminal.expect(b"leaves it")
+    # Not before it is the guest's: what is typed earlier is the terminal's own to keep or to forget.
+    until = time.monotonic() + LIMIT
+    while termios.tcgetattr(terminal.theirs) == terminal.before:
+        if time.monotonic() > until:
+            raise AssertionError("the terminal was not lent")
+        time.sleep(0.05)
     # What it answers is not what was typed; what it said to an earlier one would be.
     word = str(int(time.monotonic() * 100) % 1_000_000).encode()
     terminal.type(b"echo heard-$((" + word + b" + 1))\r")
     terminal.expect(b"heard-" + str(int(word) + 1).encode())
-    if termios.tcgetattr(terminal.theirs) == terminal.before:
-        raise AssertionError("the terminal was not lent")
     return terminal
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from nestd import tasks
-from nestd.bus.turns import Turns
+from nestd.turns import Turns
 from tests.support import loop
 
 
