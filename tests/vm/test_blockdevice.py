@@ -60,6 +60,7 @@ def test_they_are_read_and_written_as_far_as_was_asked(loops: Machine) -> None:
     assert held == ["kept", "fixed", "spoil"]
 
 
+@pytest.mark.nightly
 def test_a_guest_starts_from_a_cd_that_is_a_device(loops: Machine) -> None:
     machine = loops
     sector = (SAY + GREETING + b"\0").ljust(2048, b"\0")

@@ -249,6 +249,7 @@ def purge(machine: Machine) -> set[str]:
 # -- the command line against the drop-in -------------------------------------------------------------
 
 
+@grub_in_ci
 def test_an_argument_of_somebody_else(argued: Machine, ground: Ground) -> None:
     machine, before = argued, trees(argued)
     wait_for(machine, f"{AT_BOOT} | grep -q off")  # it is noticed by an event
@@ -298,8 +299,9 @@ def test_a_tool_that_fails(argued: Machine, ground: Ground) -> None:
 # -- the driver in the initramfs ----------------------------------------------------------------------
 
 
-# dracut takes minutes in emulation.
-@grub_in_ci
+# To make an image takes minutes in emulation.
+@nightly
+@pytest.mark.parametrize("chained", GROUNDS, indirect=True)
 def test_a_stale_option_in_the_initramfs(early: Machine) -> None:
     machine, before = early, trees(early, "initrd.img")
     rows = diagnosis(machine)

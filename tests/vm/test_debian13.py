@@ -103,10 +103,12 @@ def test_nesting_is_proved_with_zstandard(machine: Machine) -> None:
     assert told["works"] is True, told
 
 
+@pytest.mark.nightly
 def test_what_autopkgtest_runs(machine: Machine) -> None:
     service.test_what_autopkgtest_runs(machine)
 
 
+@pytest.mark.nightly
 def test_an_upgrade_keeps_all_that_was_set(machine: Machine, tmp_path: Path, progress: Progress) -> None:
     progress("building nestd's package for Debian 13, a newer version")
     newer = package.build("--systemd", "257", "--version", "99.0", "--into", tmp_path)
