@@ -99,13 +99,18 @@ def test_the_end_of_the_input_does_not_close_the_guest() -> None:
         assert process.wait(LIMIT) == 0
 
 
+def is_lent(process: subprocess.Popen[bytes], guest: socket.socket) -> None:
+    """Return when raw mode is on: only then is it shown what the guest says."""
+    guest.sendall(b"x")
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"x"
+
+
 def test_the_escape_key_works_while_the_guest_is_deaf() -> None:
     ours, theirs = pty.openpty()
     with closing(os.fdopen(ours, "wb", 0)) as keyboard, closing(os.fdopen(theirs, "wb", 0)):
         with attached(theirs) as (process, guest):
-            guest.sendall(b"x")
-            assert process.stdout is not None
-            assert process.stdout.read(1) == b"x"  # raw mode is on
+            is_lent(process, guest)
             for _ in range(1000):
                 keyboard.write(b"y" * 1000)
             keyboard.write(b"\x1d")
@@ -117,9 +122,7 @@ def test_what_was_typed_before_the_escape_key_reaches_the_guest() -> None:
     ours, theirs = pty.openpty()
     with closing(os.fdopen(ours, "wb", 0)) as keyboard, closing(os.fdopen(theirs, "wb", 0)):
         with attached(theirs) as (process, guest):
-            guest.sendall(b"x")
-            assert process.stdout is not None
-            assert process.stdout.read(1) == b"x"  # raw mode is on
+            is_lent(process, guest)
             keyboard.write(b"poweroff\r\x1dnot for the guest")
             # Nobody has left before it is read.
             gone = select.poll()
