@@ -95,7 +95,7 @@ def test_another_host_over_ssh(server: tuple[Machine, Ssh, int]) -> None:
     launched = nestctl("launch", "demo", "--memory", "16M", "--allow-no-nesting")
     assert launched.returncode == 0, launched
     console = nestctl("console", "demo")
-    assert console.returncode == 1 and "nestctl console demo" in console.stderr, console
+    assert console.returncode == 2 and "nestctl console demo" in console.stderr, console
     assert nestctl("kill", "demo").returncode == 0
     # Nobody listens there; and a host whose key is not known is not talked to.
     nobody = nestctl("status", at=1)
