@@ -175,6 +175,10 @@ class VerifyFailed(BusError):
     name = _OWN + "VerifyFailed"
 
 
+# The name of CallFailed where nobody answered in time.
+NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
+
+
 class CallFailed(NestdError):
     """Another service answered a call with an error, or did not answer in time."""
 

@@ -19,7 +19,6 @@ from nestd.wire.header import Flag, Kind
 _BUS_PATH = "/org/freedesktop/DBus"
 _HANDSHAKE = 25.0  # seconds
 _SERIALS = 1 << 32
-_NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
 _DISCONNECTED = "org.freedesktop.DBus.Error.Disconnected"
 _INCONSISTENT = "org.freedesktop.DBus.Error.InconsistentMessage"
 
@@ -112,7 +111,7 @@ class Connection:
                 answer = await self._ask(serial, owner, data, fds)
         except TimeoutError:
             raise errors.CallFailed(
-                _NO_REPLY, f"{destination} did not answer {member} within {limit:g} s"
+                errors.NO_REPLY, f"{destination} did not answer {member} within {limit:g} s"
             ) from None
         return _result(answer)
 

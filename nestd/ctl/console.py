@@ -19,6 +19,7 @@ import time
 
 from . import replay
 from .failures import Unwritable
+from .screen import write
 from .terminal import lend, reset
 
 ESCAPE = b"\x1d"  # Ctrl-], as in telnet and virsh
@@ -46,7 +47,7 @@ def attach(descriptor: int, said: bytes, escape: bytes = ESCAPE) -> bool:
         try:
             if os.isatty(sink):
                 said = replay.quiet(said) + (_GAP if len(said) >= _LOG else b"")
-            _write(sink, said)
+            write(sink, said)
             if source is None or not os.isatty(source):
                 return _proxy(guest, source, sink, b"")
             return lend(source, lambda: _proxy(guest, source, sink, escape))
@@ -75,7 +76,7 @@ def _proxy(guest: socket.socket, source: int | None, sink: int, escape: bytes) -
             shown = _received(guest)
             if shown == b"":
                 return False
-            _write(sink, shown or b"")
+            write(sink, shown or b"")
         if source is not None and ready.get(source):
             piece = os.read(source, _PIECE)
             if escape and escape in piece:
@@ -123,13 +124,3 @@ def _unread(guest: socket.socket) -> int:
     count: int
     (count,) = struct.unpack("i", fcntl.ioctl(guest, termios.TIOCOUTQ, bytes(4)))
     return count
-
-
-def _write(sink: int, shown: bytes) -> None:
-    while shown:
-        try:
-            shown = shown[os.write(sink, shown) :]
-        except BlockingIOError:  # ssh has our standard error not wait, which may be the output, too
-            poll = select.poll()
-            poll.register(sink, select.POLLOUT)
-            poll.poll()

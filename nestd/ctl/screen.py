@@ -103,11 +103,15 @@ def _cut(words: str, taken: int) -> str:
 
 def _write(stream: TextIO, text: str) -> None:
     # Past the stream's buffer: what could not be written is known here, not when the interpreter ends.
-    rest = text.encode(stream.encoding, "backslashreplace")
-    while rest:
+    write(stream.fileno(), text.encode(stream.encoding, "backslashreplace"))
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of it, whether the descriptor waits or not."""
+    while data:
         try:
-            rest = rest[os.write(stream.fileno(), rest) :]
+            data = data[os.write(descriptor, data) :]
         except BlockingIOError:  # ssh has our standard error not wait, which may be the output, too
             poll = select.poll()
-            poll.register(stream.fileno(), select.POLLOUT)
+            poll.register(descriptor, select.POLLOUT)
             poll.poll()

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from nestd import tasks
-from nestd.errors import CallFailed
+from nestd.errors import NO_REPLY, CallFailed
 from nestd.guests import refusals, sandbox
 from nestd.host import words
 from nestd.host.commands import Commands
 from nestd.host.qmpsocket import connect
-from nestd.host.units import NO_REPLY, JobFailed, Units, UnitWatch
+from nestd.host.units import JobFailed, Units, UnitWatch, invocation
 
 # Seconds for systemd to start it: beyond its own limit, so that it is systemd that says what was too slow.
 START_LIMIT = sandbox.START_LIMIT + 10.0
@@ -53,7 +53,7 @@ async def why_not_begun(units: Units, commands: Commands, watch: UnitWatch, fail
         if error.name != NO_REPLY:
             raise
     await words.sync(commands)
-    said = await words.said(commands, bytes(watch.known.get("InvocationID", b"")).hex())
+    said = await words.said(commands, invocation(watch.known))
     return refusals.not_begun(failure.result, watch.known, said)
 
 

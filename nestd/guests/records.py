@@ -12,6 +12,7 @@ from nestd.guestmodel import GuestRecord, GuestState, VcpuVerdict
 from nestd.guests import places
 from nestd.host import files
 from nestd.host.root import Root
+from nestd.host.units import invocation
 
 if TYPE_CHECKING:
     from nestd.text.qemu import Shape
@@ -36,7 +37,7 @@ def running(
         console=places.console(name),
         vnc=places.vnc(name) if shape.vnc else "",
         lab=shape.lab,
-        invocation=_invocation(known),
+        invocation=invocation(known),
     )
 
 
@@ -57,7 +58,7 @@ def ended(record: GuestRecord, known: Mapping[str, Any]) -> GuestRecord:
         stop_deadline=0,
         ended=int(known.get("ExecMainExitTimestamp", 0)) or time.time_ns() // 1000,
         result=result,
-        invocation=_invocation(known) or record.invocation,
+        invocation=invocation(known) or record.invocation,
     )
 
 
@@ -98,10 +99,6 @@ def parse(text: str) -> GuestRecord:
     if not isinstance(value, dict) or {*value, *GuestRecord._field_defaults} != set(kinds):
         raise Malformed("a guest's record with other fields than this version's")
     return GuestRecord(**{name: _field(name, kinds[name], item) for name, item in value.items()})
-
-
-def _invocation(known: Mapping[str, Any]) -> str:
-    return bytes(known.get("InvocationID", b"")).hex()
 
 
 def _field(name: str, kind: Any, value: Any) -> Any:

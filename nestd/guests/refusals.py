@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nestd.errors import CallFailed
+from nestd.errors import NO_REPLY, CallFailed
 from nestd.guestmodel import GuestSpec, VcpuVerdict
 from nestd.host import words
-from nestd.host.units import NO_REPLY
 from nestd.model import Extension
 
 # What QEMU says, and what helps; the first that fits.

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nestd import tasks
-from nestd.errors import CallFailed, NestdError
+from nestd.errors import NO_REPLY, CallFailed, NestdError
 from nestd.host.services import Bus, Signal, bus_label_escape, plain
 from nestd.wire.library import Variant
 
@@ -27,9 +27,6 @@ _KEPT = frozenset(
 )
 
 
-NO_REPLY = "org.freedesktop.DBus.Error.NoReply"
-
-
 class UnitExists(NestdError):
     """There is a unit of that name already."""
 
@@ -40,6 +37,11 @@ class JobFailed(NestdError):
     def __init__(self, unit: str, result: str) -> None:
         super().__init__(f"{unit}: {result}")
         self.result = result
+
+
+def invocation(known: Mapping[str, Any]) -> str:
+    """The INVOCATION_ID of the unit's run (systemd.exec(5)), by its properties; empty without one."""
+    return bytes(known.get("InvocationID", b"")).hex()
 
 
 def unit_path(unit: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nestd.errors import ToolFailed, ToolMissing
 from nestd.host.commands import Commands
-from nestd.host.units import OVER
+from nestd.host.units import OVER, invocation
 
 _LINES = "20"
 _KEPT = 2000  # characters of the end: the last line is the reason
@@ -25,7 +25,7 @@ _SYSTEMD_STATUS = range(200, 256)
 async def last_words(commands: Commands, known: Mapping[str, Any]) -> str:
     """Why the unit ended whose properties are `known`: its last lines, or at least the way it ended."""
     await sync(commands)
-    return await said(commands, bytes(known.get("InvocationID", b"")).hex()) or way_out(known)
+    return await said(commands, invocation(known)) or way_out(known)
 
 
 async def sync(commands: Commands) -> None:
@@ -36,12 +36,12 @@ async def sync(commands: Commands) -> None:
         return  # `said` finds out what can be had
 
 
-async def said(commands: Commands, invocation: str) -> str:
-    """The last lines, 20 at most, of the unit's run with that INVOCATION_ID; empty if there are none."""
-    if not invocation:
+async def said(commands: Commands, run: str) -> str:
+    """The last lines, 20 at most, of the unit's `run` (its INVOCATION_ID); empty if there are none."""
+    if not run:
         return ""
     try:
-        done = await commands.run(*_READ, f"_SYSTEMD_INVOCATION_ID={invocation}", limit=_LIMIT)
+        done = await commands.run(*_READ, f"_SYSTEMD_INVOCATION_ID={run}", limit=_LIMIT)
     except (ToolMissing, ToolFailed):
         return ""  # a system without a journal
     return harmless(done.out)

@@ -13,7 +13,7 @@ import pytest
 
 from nestd import tasks
 from nestd.bus.connection import Connection
-from nestd.errors import CallFailed
+from nestd.errors import NO_REPLY, CallFailed
 from nestd.guestmodel import GuestSpec
 from nestd.guests import sandbox
 from nestd.host import units as units_of_systemd
@@ -198,7 +198,7 @@ class _Late(_NoSystemd):
     """A bus on which systemd takes calls and does not answer the one that starts a unit."""
 
     def __init__(self) -> None:
-        super().__init__(units_of_systemd.NO_REPLY)
+        super().__init__(NO_REPLY)
         self.limit: object = None
 
     async def call(self, *where: object, **how: object) -> list[object]:
